@@ -1,0 +1,129 @@
+"""``adapter_config.json`` as PEFT writes it: what an adapter is, and whether it adds to the weights at all."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unmerge.checkpoints.files import existing_folder
+from unmerge.core.errors import BadInput
+from unmerge.core.records import read_json
+
+CONFIG = "adapter_config.json"
+ADDITIVE = ("LORA", "LOHA", "LOKR")
+_MULTIPLICATIVE = ("IA3", "OFT", "BOFT", "HRA", "ROAD", "PSOFT", "HIRA", "LN_TUNING", "GLORA")
+_PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT", "CARTRIDGE")
+
+#: initialisations that also change the base, so that B A alone is not the difference to it
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+#: LoRA options under which the weights change by something else than B A, or not for every token
+_NOT_PLAIN = (
+    "use_qalora",
+    "use_bdlora",
+    "layer_replication",
+    "target_parameters",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "megatron_config",
+    "trainable_token_indices",
+)
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """The settings that decide what an adapter does to the weights.
+
+    Attributes:
+        kind: ``LORA``, ``LOHA`` or ``LOKR``.
+        rank, alpha: the defaults; ``rank_pattern`` and ``alpha_pattern`` override them by module name.
+        rslora: scale alpha / sqrt(r) instead of alpha / r.
+        transposed: the base stores its matrices (in, out), as GPT-2 does.
+        base_name: the base as recorded, if it is.
+    """
+
+    kind: str
+    rank: int
+    alpha: float
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+    rslora: bool
+    transposed: bool
+    base_name: str | None
+
+    @staticmethod
+    def read(folder: Path) -> AdapterConfig:
+        """Read and check ``adapter_config.json``.
+
+        Raises:
+            BadInput: not an adapter, or one that does not add a fixed matrix to the weights.
+        """
+        file = existing_folder(folder) / CONFIG
+        if not file.exists():
+            raise BadInput(expected=f"a PEFT adapter with {CONFIG}", found="none", where=folder, hint="check the path")
+        raw = read_json(file, "a PEFT adapter's configuration")
+        if not isinstance(raw, dict) or "peft_type" not in raw:
+            raise BadInput(expected="a PEFT configuration with peft_type", found="none", where=file, hint="save the adapter with PEFT again")
+        kind = str(raw["peft_type"]).upper()
+        _refuse_not_additive(kind, raw, file)
+        try:
+            return AdapterConfig(
+                kind=kind,
+                rank=int(raw.get("r", 8)),
+                alpha=float(raw.get("lora_alpha" if kind == "LORA" else "alpha", 8)),
+                rank_pattern={str(key): int(value) for key, value in (raw.get("rank_pattern") or {}).items()},
+                alpha_pattern={str(key): float(value) for key, value in (raw.get("alpha_pattern") or {}).items()},
+                rslora=bool(raw.get("use_rslora", False)),
+                transposed=bool(raw.get("fan_in_fan_out", False)),
+                base_name=raw.get("base_model_name_or_path") or None,
+            )
+        except (TypeError, ValueError, AttributeError) as error:
+            raise BadInput(expected="numbers for rank and alpha", found=str(error), where=file, hint="save the adapter with PEFT again") from error
+
+    def rank_of(self, module: str) -> int:
+        """The rank of one module."""
+        return int(_by_pattern(self.rank_pattern, module, self.rank))
+
+    def scale_of(self, module: str) -> float:
+        """The factor before B A for one module."""
+        rank = self.rank_of(module)
+        return float(_by_pattern(self.alpha_pattern, module, self.alpha)) / (math.sqrt(rank) if self.rslora else rank)
+
+
+def _by_pattern(pattern: Mapping[str, float], module: str, default: float) -> float:
+    """PEFT's rule: the first key that, as a regular expression, is the end of the module's name."""
+    for key, value in pattern.items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            return value
+    return default
+
+
+def _refuse_not_additive(kind: str, raw: Mapping[str, Any], file: Path) -> None:
+    if kind not in ADDITIVE:
+        why = "which multiplies the weights" if kind in _MULTIPLICATIVE else "which leaves the weights as they are" if kind in _PROMPTS else "which is not known here"
+        raise BadInput(
+            expected=f"an adapter that adds to the weights ({', '.join(ADDITIVE)})",
+            found=f"{kind}, {why}",
+            where=file,
+            hint="merge it into its base (merge_and_unload) and give the checkpoint",
+        )
+    start = str(raw.get("init_lora_weights", "")).lower()
+    if start.startswith(_CHANGES_BASE):
+        raise BadInput(
+            expected="an adapter to an unchanged base",
+            found=f"init_lora_weights={start}, which changes the base as well",
+            where=file,
+            hint="convert it with save_pretrained(..., path_initial_model_for_weight_conversion=...)",
+        )
+    if marked := next((option for option in _NOT_PLAIN if raw.get(option)), None):
+        raise BadInput(
+            expected="a LoRA that adds one fixed matrix to each module",
+            found=f"the option {marked}",
+            where=file,
+            hint="merge it into its base (merge_and_unload) and give the checkpoint",
+        )

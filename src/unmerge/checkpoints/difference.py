@@ -1,0 +1,78 @@
+"""A task vector from two checkpoints: fine-tuned minus base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from unmerge.checkpoints.checkpoint import HEAD, Checkpoint
+from unmerge.core.errors import BadInput
+from unmerge.core.records import Source
+from unmerge.vectors import Dense, Shape, Skipped
+
+
+@dataclass(frozen=True)
+class Difference:
+    """theta_ft - theta_pre, tensor by tensor; two tensors are in memory at a time.
+
+    Attributes:
+        name: what to call it.
+        tuned: the fine-tuned or merged checkpoint.
+        base: the checkpoint that it came from.
+    """
+
+    name: str
+    tuned: Checkpoint
+    base: Checkpoint
+
+    @cached_property
+    def shapes(self) -> Mapping[str, Shape]:
+        left_out = {skip.tensor for skip in self.skipped}
+        return {tensor: self.tuned.shape(tensor) for tensor in self._union() if tensor not in left_out}
+
+    @cached_property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Tensors that only one side has, and tensors whose vocabulary size differs."""
+        skips = []
+        for tensor in self._union():
+            if not self.base.holds(tensor):
+                skips.append(Skipped(tensor, "only the target has it"))
+            elif not self.tuned.holds(tensor):
+                skips.append(Skipped(tensor, "only the base has it"))
+            elif (ours := self.tuned.shape(tensor)) != (theirs := self.base.shape(tensor)):
+                if ours[1:] != theirs[1:] or not _is_vocabulary(tensor):
+                    raise BadInput(
+                        expected=f"the base's shape {theirs}",
+                        found=f"{ours}",
+                        where=self.tuned.folder,
+                        tensor=tensor,
+                        hint="give the base that the checkpoint was made from with --base",
+                    )
+                skips.append(Skipped(tensor, f"vocabulary of {ours[0]} in the target, {theirs[0]} in the base"))
+        return tuple(skips)
+
+    def delta(self, tensor: str) -> Dense:
+        return Dense(_widen(self.tuned.read(tensor)) - _widen(self.base.read(tensor)))
+
+    def source(self) -> Source:
+        """Hashes of the fine-tuned side."""
+        return self.tuned.source()
+
+    def _union(self) -> tuple[str, ...]:
+        names = dict.fromkeys([*self.tuned.shapes, *self.base.shapes])
+        if self.tuned.is_tied and self.base.is_tied:
+            names.pop(HEAD, None)  # the embedding under another name: it must not count twice
+        return tuple(names)
+
+
+def _widen(values: Tensor) -> Tensor:
+    """At least float32, which holds the difference of two 16-bit floats of like size exactly."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _is_vocabulary(tensor: str) -> bool:
+    return tensor.endswith(("embed_tokens.weight", "lm_head.weight", "wte.weight", "embed_in.weight", "embed_out.weight", "word_embeddings.weight"))

@@ -1,0 +1,165 @@
+"""Safetensors on disk, one file or many shards, read one tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from unmerge.core.errors import BadInput
+from unmerge.core.records import Source, read_json, source
+from unmerge.vectors import Shape
+
+#: endings of pickled weights; loading a pickle runs code, so it is never done
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+#: tensor endings that quantised formats leave (bitsandbytes, GPTQ, AWQ, compressed-tensors, fp8)
+_QUANTISED = (".qweight", ".absmax", ".quant_map", ".qzeros", ".weight_packed", ".SCB", ".weight_scale", ".weight_scale_inv")
+_FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+
+CONVERT = "convert it first: AutoModelForCausalLM.from_pretrained(...).save_pretrained(..., safe_serialization=True)"
+
+
+@dataclass(frozen=True)
+class TensorFiles:
+    """The safetensors files of one model or adapter.
+
+    Attributes:
+        folder: where they lie.
+        place: the file of every tensor.
+    """
+
+    folder: Path
+    place: Mapping[str, Path]
+    _handles: dict[Path, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @staticmethod
+    def find(folder: Path, stem: str) -> TensorFiles:
+        """Open ``stem.safetensors`` or the shards that ``stem.safetensors.index.json`` lists.
+
+        Raises:
+            BadInput: neither is there, a shard is missing or damaged, or only pickles are there.
+        """
+        index, single = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
+        if index.exists():
+            return _from_index(folder, index)
+        if single.exists():
+            return TensorFiles(folder, dict.fromkeys(_tensor_names(single), single))
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+        if pickles:
+            raise BadInput(
+                expected=f"weights in {single.name}",
+                found=f"a pickle ({pickles[0]}), which is never loaded because loading it runs code",
+                where=folder,
+                hint=CONVERT,
+            )
+        raise BadInput(
+            expected=f"weights in {single.name} or {index.name}",
+            found="neither file",
+            where=folder,
+            hint="check the path, or download the weights again",
+        )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The weight files, each once, in order."""
+        return tuple(dict.fromkeys(self.place.values()))
+
+    @cached_property
+    def shapes(self) -> Mapping[str, Shape]:
+        """The shape of every tensor, from the headers alone."""
+        return {name: tuple(self._slice(name).get_shape()) for name in self.place}
+
+    def dtype(self, name: str) -> str:
+        """The dtype of a tensor as safetensors writes it (``BF16``)."""
+        return str(self._slice(name).get_dtype())
+
+    def read(self, name: str) -> Tensor:
+        """One tensor in its own dtype.
+
+        Raises:
+            BadInput: the tensor is quantised, or holds a NaN or an infinity.
+        """
+        file = self.place[name]
+        if (dtype := self.dtype(name)) not in _FLOATS:
+            raise BadInput(
+                expected="floating-point weights", found=f"{dtype} values", where=file, tensor=name, hint="dequantise the checkpoint first"
+            )
+        tensor: Tensor = self._handle(file).get_tensor(name)
+        if not bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all()):
+            raise BadInput(
+                expected="finite weights", found="NaN or infinity", where=file, tensor=name, hint="write or download the file again"
+            )
+        return tensor
+
+    def source(self, *extra: Path) -> Source:
+        """Hashes of the weight files and of ``extra`` ones."""
+        return source(self.folder, [*self.files, *(path for path in extra if path.exists())])
+
+    def _handle(self, file: Path) -> Any:
+        if file not in self._handles:
+            self._handles[file] = _open(file)
+        return self._handles[file]
+
+    def _slice(self, name: str) -> Any:
+        return self._handle(self.place[name]).get_slice(name)
+
+
+def existing_folder(folder: Path) -> Path:
+    """The folder, if it is one."""
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "no such folder"
+        raise BadInput(expected="a folder", found=found, where=folder, hint="check the path")
+    return folder
+
+
+def refuse_quantised(files: TensorFiles, config: Mapping[str, Any]) -> None:
+    """Raise BadInput for weights that are stored quantised."""
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    marked = next((name for name in files.place if name.endswith(_QUANTISED)), None)
+    if method is None and marked is None:
+        return
+    raise BadInput(
+        expected="weights as floating-point numbers",
+        found=f"a quantised checkpoint ({method or 'unknown method'})",
+        where=files.folder,
+        tensor=marked,
+        hint="dequantise it first: AutoModelForCausalLM.from_pretrained(...).dequantize().save_pretrained(...)",
+    )
+
+
+def _from_index(folder: Path, index: Path) -> TensorFiles:
+    listed = read_json(index, "a safetensors index")
+    weight_map = listed.get("weight_map") if isinstance(listed, dict) else None
+    if not isinstance(weight_map, dict):
+        raise BadInput(expected="a safetensors index with a weight_map", found="none", where=index, hint="download the file again")
+    held: dict[Path, set[str]] = {}
+    for name, file in weight_map.items():
+        path = folder / str(file)
+        if path not in held:
+            held[path] = set(_tensor_names(path))
+        if name not in held[path]:
+            raise BadInput(
+                expected="the tensors that the index lists", found="the tensor is not in its shard", where=path, tensor=name, hint="download the shard again"
+            )
+    return TensorFiles(folder, {name: folder / str(file) for name, file in weight_map.items()})
+
+
+def _tensor_names(file: Path) -> list[str]:
+    if not file.is_file():
+        raise BadInput(expected="a safetensors file", found="no such file", where=file, hint="download the missing file")
+    return sorted(_open(file).keys())
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt").__enter__()
+    except (SafetensorError, OSError) as error:
+        raise BadInput(
+            expected="a whole safetensors file", found=f"a truncated or corrupt one ({error})", where=file, hint="download or write it again"
+        ) from error

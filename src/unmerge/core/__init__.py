@@ -1,0 +1,1 @@
+"""Errors, records, staging: what every room uses."""

@@ -1,0 +1,62 @@
+"""What a source of task vectors is: a map from tensor names to changes, read one at a time.
+
+``checkpoints`` implements it for files; ``Held`` holds changes in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from unmerge.vectors.delta import Delta, Shape
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A tensor that was left out of a task vector, and why."""
+
+    tensor: str
+    reason: str
+
+
+class TaskVector(Protocol):
+    """theta_ft - theta_pre, one tensor at a time.
+
+    Names are those of the base's checkpoint (``model.layers.0.self_attn.q_proj.weight``).
+    """
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        ...
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """The tensors that change, with their shapes. A tensor that is not named here does not change."""
+        ...
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """The tensors that were left out."""
+        ...
+
+    def delta(self, tensor: str) -> Delta:
+        """The change of one tensor, read now."""
+        ...
+
+
+@dataclass(frozen=True)
+class Held:
+    """A task vector in memory."""
+
+    name: str
+    deltas: Mapping[str, Delta]
+    skipped: tuple[Skipped, ...] = field(default=())
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        return {tensor: delta.shape for tensor, delta in self.deltas.items()}
+
+    def delta(self, tensor: str) -> Delta:
+        return self.deltas[tensor]
