@@ -11,8 +11,10 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +73,11 @@ def read_json(file: Path, expected: str) -> Any:
     """Parse a JSON file; ``expected`` says what it should hold."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(expected=expected, found="no such file", where=file, hint="check the path") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(
-            expected=expected, found=f"broken JSON ({error})", where=file, hint="download or write the file again"
-        ) from error
+    except OSError as error:
+        found = "no such file" if isinstance(error, FileNotFoundError) else f"a file that cannot be read ({error.strerror})"
+        raise BadInput(expected=expected, found=found, where=file, hint="check the path") from error
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested without end
+        raise BadInput(expected=expected, found=f"broken JSON ({error})", where=file, hint="download or write the file again") from error
 
 
 def write_text(file: Path, text: str) -> None:
@@ -86,9 +87,12 @@ def write_text(file: Path, text: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(text, encoding="utf-8")
         beside.replace(file)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise cannot_write(file, error) from error
+    except BaseException as error:
+        with suppress(OSError):  # where the parent is a file, removing fails as writing did
+            beside.unlink()
+        if isinstance(error, OSError):
+            raise cannot_write(file, error) from error
+        raise
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -101,12 +105,26 @@ _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
 
 
-def is_refusal(error: OSError) -> bool:
+def is_refusal(error: BaseException) -> bool:
     """Whether the system refused a write (full, read-only, not a folder, ...)."""
-    return error.errno in _FULL | _REFUSED
+    return _errno(error) in _FULL | _REFUSED
 
 
-def cannot_write(where: Path, error: OSError) -> BadOutput:
+def is_full(error: BaseException) -> bool:
+    """Whether there was no room: a full disk, a quota, a limit on the size of a file."""
+    return _errno(error) in _FULL
+
+
+def cannot_write(where: Path, error: BaseException) -> BadOutput:
     """The error to raise when the system refuses a write."""
-    hint = "free some space" if error.errno in _FULL else "choose another place with --out"
-    return BadOutput(where=where, found=error.strerror or str(error), hint=hint)
+    number = _errno(error)
+    hint = "free some space" if number in _FULL else "choose another place with --out"
+    return BadOutput(where=where, found=os.strerror(number) if number else str(error), hint=hint)
+
+
+def _errno(error: BaseException) -> int | None:
+    """The system's error number. Libraries in Rust, safetensors among them, raise errors of their own that only print it."""
+    if isinstance(error, OSError):
+        return error.errno
+    printed = re.search(r"\(os error (\d+)\)", str(error))
+    return int(printed[1]) if printed else None
