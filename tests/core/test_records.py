@@ -46,14 +46,14 @@ def test_fingerprints_ignore_order_and_see_values() -> None:
 def test_the_environment_names_versions_that_are_installed() -> None:
     found = environment()
     assert found.command == sys.argv
-    assert found.versions["torch"] and found.versions["safetensors"]
+    assert {"torch", "safetensors"} <= found.versions.keys()
 
 
 def test_records_come_back_as_written(tmp_path: Path) -> None:
     file = tmp_path / "new" / "record.json"
     write_json(file, Source(path="Füße", sha256={"a": "b"}))
     assert read_json(file, "a record") == {"path": "Füße", "sha256": {"a": "b"}}
-    assert file.read_text(encoding="utf-8").endswith("}\n") and "Füße" in file.read_text(encoding="utf-8")
+    assert "Füße" in file.read_text(encoding="utf-8")
     write_json(file, [1])
     assert read_json(file, "a record") == [1]
     assert [path.name for path in file.parent.iterdir()] == ["record.json"]

@@ -52,13 +52,13 @@ class Dense:
         values: a tensor of any shape.
     """
 
-    values: Float[Tensor, "..."]
+    values: Float[Tensor, ...]
 
     @property
     def shape(self) -> Shape:
         return tuple(self.values.shape)
 
-    def dense(self) -> Float[Tensor, "..."]:
+    def dense(self) -> Float[Tensor, ...]:
         """The values themselves."""
         return self.values
 
@@ -79,10 +79,15 @@ def norm_squared(delta: Delta) -> float:
 
 
 def singular_values(delta: Delta) -> Float[Tensor, " k"]:
-    """The singular values, largest first, in float64; low-rank changes are not expanded (QR of both factors)."""
+    """The singular values, largest first, in float64; low-rank changes are not expanded (QR of both factors).
+
+    A tensor of more than two dimensions counts as (first, all others), one of fewer as a single column.
+    """
     if isinstance(delta, LowRank):
         _, r_b = torch.linalg.qr(delta.b.double())
         _, r_a = torch.linalg.qr(delta.a.double().T)
-        return torch.linalg.svdvals(r_b @ r_a.T)
-    values = delta.values.double()
-    return torch.linalg.svdvals(values.reshape(values.shape[0], -1))
+        matrix = r_b @ r_a.T
+    else:
+        matrix = delta.values.double().reshape(delta.shape[0] if delta.shape else 1, -1)
+    values: Tensor = torch.linalg.svdvals(matrix)
+    return values

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmerge.vectors.delta import Delta, Dense, LowRank, norm_squared
-from unmerge.vectors.source import TaskVector
+from unmerge.vectors.source import Skipped, TaskVector
 
 #: entries of a dense tensor converted to float64 at a time (32 MiB)
 _BLOCK = 1 << 22
@@ -36,6 +36,8 @@ class Gram:
         gram: (m, n, n), between atoms.
         correlation: (m, n), of each atom with the target.
         norm_squared: (m,), of the target.
+        skipped: tensors that the target or an atom leaves out, named with the one that does. They are left out for all:
+            a change that is not known must not be taken for none.
     """
 
     atoms: tuple[str, ...]
@@ -43,6 +45,7 @@ class Gram:
     gram: NDArray[np.float64]
     correlation: NDArray[np.float64]
     norm_squared: NDArray[np.float64]
+    skipped: tuple[Skipped, ...] = ()
 
 
 def gram(atoms: Sequence[TaskVector], target: TaskVector, watch: Callable[[Iterable[str]], Iterable[str]] = iter) -> Gram:
@@ -53,7 +56,10 @@ def gram(atoms: Sequence[TaskVector], target: TaskVector, watch: Callable[[Itera
         target: the task vector to be explained.
         watch: wraps the loop over tensors, for a progress bar.
     """
-    tensors = tuple(dict.fromkeys(name for vector in (target, *atoms) for name in vector.shapes))
+    vectors = (target, *atoms)
+    skipped = tuple(Skipped(skip.tensor, f"{vector.name}: {skip.reason}") for vector in vectors for skip in vector.skipped)
+    left_out = {skip.tensor for skip in skipped}
+    tensors = tuple(dict.fromkeys(name for vector in vectors for name in vector.shapes if name not in left_out))
     n, m = len(atoms), len(tensors)
     products, correlation, norms = np.zeros((m, n, n)), np.zeros((m, n)), np.zeros(m)
     for row, tensor in enumerate(watch(tensors)):
@@ -63,7 +69,7 @@ def gram(atoms: Sequence[TaskVector], target: TaskVector, watch: Callable[[Itera
             delta = target.delta(tensor)
             correlation[row] = stack.correlation(delta)
             norms[row] = norm_squared(delta)
-    return Gram(tuple(atom.name for atom in atoms), tensors, products, correlation, norms)
+    return Gram(tuple(atom.name for atom in atoms), tensors, products, correlation, norms, skipped)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from unmerge.vectors.delta import Delta, Shape
 
@@ -20,6 +20,7 @@ class Skipped:
     reason: str
 
 
+@runtime_checkable
 class TaskVector(Protocol):
     """theta_ft - theta_pre, one tensor at a time.
 
