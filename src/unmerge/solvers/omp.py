@@ -17,24 +17,27 @@ GAIN = 0.01
 
 def omp(problem: Problem, gain: float = GAIN) -> Solution:
     """Greedy selection. Equivalent: ``sklearn.linear_model.orthogonal_mp_gram`` with ``tol`` chosen by the stopping rule."""
-    norms = np.where(problem.norms > 0, problem.norms, 1.0)
+    scales = problem.scales
+    cosines = problem.gram / np.outer(scales, scales)
+    right = problem.correlation / scales
     chosen: list[int] = []
     coefficients = np.zeros(problem.size)
     residual = problem.norm_squared
     stopped = "every atom was taken"
     while len(chosen) < problem.size:
-        cosines = np.abs(problem.gradient(coefficients)) / norms
-        cosines[chosen] = -1.0
-        candidate = [*chosen, int(np.argmax(cosines))]
-        fitted, *_ = np.linalg.lstsq(problem.gram[np.ix_(candidate, candidate)], problem.correlation[candidate], rcond=None)
+        with_residual = np.abs(problem.gradient(coefficients)) / scales
+        with_residual[chosen] = -1.0
+        candidate = [*chosen, int(np.argmax(with_residual))]
+        # among unit atoms, so that a short atom beside a long one is not taken for a singular matrix
+        fitted, *_ = np.linalg.lstsq(cosines[np.ix_(candidate, candidate)], right[candidate], rcond=None)
         trial = np.zeros(problem.size)
-        trial[candidate] = fitted
+        trial[candidate] = fitted / scales[candidate]
         remaining = problem.residual_squared(trial)
-        if residual - remaining < gain * problem.norm_squared:
+        if residual - remaining < gain * problem.norm_squared or problem.norm_squared <= 0:
             stopped = f"the next atom would lower the squared error by less than {gain:g} of the target's squared norm"
             break
         chosen, coefficients, residual = candidate, trial, remaining
-    on_chosen = problem.gradient(coefficients)[chosen] / (norms[chosen] * np.sqrt(problem.norm_squared))
+    on_chosen = problem.gradient(coefficients)[chosen] / (scales[chosen] * problem.target_scale)
     return Solution(
         coefficients=coefficients,
         named=coefficients > 0,

@@ -49,9 +49,22 @@ class Problem:
         """(n,) G c - b."""
         return self.gram @ coefficients - self.correlation
 
+    @property
+    def scales(self) -> Vector:
+        """(n,) the atoms' norms, 1 for an atom that changes nothing: what to divide by."""
+        return np.where(self.norms > 0, self.norms, 1.0)
+
+    @property
+    def target_scale(self) -> float:
+        """||t||, 1 for a zero target: what to divide by."""
+        return float(np.sqrt(self.norm_squared)) if self.norm_squared > 0 else 1.0
+
     def condition(self) -> float:
-        """Condition number of the correlation matrix of the atoms (norms taken out); infinite where atoms coincide."""
-        cosines = self.gram / np.outer(self.norms, self.norms)
+        """Condition number of the atoms' cosines, infinite where atoms coincide; atoms that change nothing are left out."""
+        present = self.norms > 0
+        if not present.any():
+            return 1.0
+        cosines = (self.gram / np.outer(self.scales, self.scales))[np.ix_(present, present)]
         values = np.linalg.eigvalsh(cosines)
         return float(values[-1] / values[0]) if values[0] > 1e-14 * values[-1] else float("inf")
 
@@ -87,5 +100,5 @@ NAMED_SHARE = 0.1
 
 def named_by_share(problem: Problem, coefficients: Vector) -> NDArray[np.bool_]:
     """The stated rule for dense methods: c_i > 0 and ||c_i v_i|| >= NAMED_SHARE ||t||. It looks at no answer."""
-    share = coefficients * problem.norms / np.sqrt(problem.norm_squared)
+    share = coefficients * problem.norms / problem.target_scale
     return np.asarray(share >= NAMED_SHARE)
