@@ -1,0 +1,63 @@
+# Everything is made in .venv/, from nothing but Python 3.11+, make and a C compiler.
+#   make PYTHON=python3.12 ...   takes another interpreter
+
+PYTHON ?= python3
+BIN := .venv/bin
+# --no-compile: bytecode is made at first import, for the modules in use, which halves the time of installation
+PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check --constraint constraints.txt
+
+export HF_HUB_OFFLINE := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+export PYTHONDONTWRITEBYTECODE :=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format zoo bench docs docs-commands clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.runtime  ## train, merge, decompose and ablate on the embedded zoo; results in runs/demo
+	$(BIN)/unmerge demo --out runs/demo
+
+test: .venv/.dev  ## run the tests (ARGS="-k gram" passes options to pytest)
+	$(BIN)/pytest -q $(ARGS)
+
+lint: .venv/.dev  ## style, types, direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.dev  ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+zoo: .venv/.runtime  ## rebuild the embedded zoo from its seed (SEED=1 makes another one)
+	$(BIN)/unmerge zoo --rebuild --out src/unmerge/zoo/data $(if $(SEED),--seed $(SEED))
+
+bench: .venv/.runtime  ## time exact decomposition against expand, mask and solve
+	$(BIN)/python benchmarks/exact_against_expanded.py
+
+docs: .venv/.dev  ## build the documentation into site/, warnings are errors
+	$(BIN)/mkdocs build --strict
+
+docs-commands: .venv/.dev  ## write docs/commands.md from the command line's own help
+	$(BIN)/typer unmerge.cli utils docs --name unmerge --output docs/commands.md
+
+clean:  ## remove what was built, but not .venv/ and runs/
+	rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.runtime: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unmerge needs Python 3.11 or newer, found " + sys.version.split()[0] + "; try: make PYTHON=python3.12")'
+	@echo "Installing into .venv/, once: about a minute, longer over a slow line"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@$(PIP) --upgrade pip
+	@$(PIP) --editable ".[all]"
+	@touch $@
+
+.venv/.dev: .venv/.runtime
+	@echo "Installing the development tools into .venv/, once"
+	@$(PIP) --editable ".[all,dev]"
+	@touch $@
