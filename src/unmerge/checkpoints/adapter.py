@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unmerge.checkpoints.adapter_config import CONFIG, AdapterConfig
-from unmerge.checkpoints.checkpoint import Checkpoint
-from unmerge.checkpoints.files import TensorFiles
-from unmerge.checkpoints.forms import LORA, LORA_BIAS, PARTS, SAVED, WEIGHT_FORMS, Form
+from unmerge.checkpoints.checkpoint import HEAD, Checkpoint, is_embedding, is_vocabulary
+from unmerge.checkpoints.files import TensorFiles, wide
+from unmerge.checkpoints.forms import EMBEDDING_LORA, LORA, LORA_BIAS, PARTS, SAVED, VECTORS, WEIGHT_FORMS, Form
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Source
-from unmerge.vectors import Delta, Shape, Skipped
+from unmerge.vectors import Delta, Dense, Shape, Skipped
 
 WEIGHTS = "adapter_model"
 _PREFIX = "base_model.model."
 #: what PEFT puts between a wrapped module and its own tensors
 _WRAPPERS = (".base_layer", ".modules_to_save", ".original_module")
+#: architectures whose matrices are transposed (transformers' Conv1D), and the modules of theirs that are
+_CONV1D_MODELS = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
+_CONV1D_MODULES = ("c_attn", "q_attn", "c_proj", "c_fc")
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,21 @@ class Change:
         form: what is done to it.
         keys: part -> name in the adapter's file.
         shape: of the change.
+        transposed: the base stores this matrix (in, out).
+        start: name in the adapter's file of a copy of the base's tensor that the change starts from, where it holds one.
     """
 
     module: str
     form: Form
     keys: Mapping[str, str]
     shape: Shape
+    transposed: bool = False
+    start: str | None = None
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether the change depends on the base's weights."""
+        return self.form.needs_base or self.start is not None
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,9 @@ class Adapter:
         folder: where it lies.
         config: its settings.
         changes: by tensor of the base.
+        files: its weights.
         base: the base, where it is given; DoRA and saved modules need it.
+        skipped: tensors stored whole that the base lacks, and tensors whose vocabulary size differs.
     """
 
     name: str
@@ -55,6 +69,7 @@ class Adapter:
     changes: Mapping[str, Change]
     files: TensorFiles
     base: Checkpoint | None
+    skipped: tuple[Skipped, ...] = ()
 
     @staticmethod
     def open(folder: Path, base: Checkpoint | None = None) -> Adapter:
@@ -69,11 +84,20 @@ class Adapter:
         """
         config = AdapterConfig.read(folder)
         files = TensorFiles.find(folder, WEIGHTS)
-        changes = _changes(config, files)
+        changes = _changes(config, files, base)
+        skipped: tuple[Skipped, ...] = ()
+        if base is not None:
+            if config.tied and base.is_tied and any(is_embedding(tensor) for tensor in changes):
+                changes.pop(HEAD, None)  # the embedding under another name: it must not count twice
+            skipped = tuple(Skipped(tensor, reason) for tensor, change in changes.items() if (reason := _left_out(tensor, change, base)))
+            for skip in skipped:
+                changes.pop(skip.tensor)
         if not changes:
-            raise BadInput(expected="adapter tensors", found="none", where=files.files[0] if files.files else folder, hint="save the adapter again")
-        adapter = Adapter(folder.resolve().name, folder, config, changes, files, base)
-        adapter._check(base)
+            found = f"none ({skipped[0].tensor} is left out: {skipped[0].reason})" if skipped else "none"
+            raise BadInput(expected="adapter tensors", found=found, where=folder / f"{WEIGHTS}.safetensors", hint="save the adapter again")
+        adapter = Adapter(folder.resolve().name, folder, config, changes, files, base, skipped)
+        for tensor, change in changes.items():
+            adapter._check(tensor, change)
         return adapter
 
     @property
@@ -81,77 +105,130 @@ class Adapter:
         return {tensor: change.shape for tensor, change in self.changes.items()}
 
     @property
-    def skipped(self) -> tuple[Skipped, ...]:
-        """Nothing: a tensor that cannot be read is an error."""
-        return ()
-
-    @property
     def is_plain(self) -> bool:
         """Whether it is a LoRA of linear modules and nothing else, so that it can be written as factors again."""
-        return all(change.form is LORA for change in self.changes.values())
+        return all(change.form is LORA and change.start is None for change in self.changes.values())
 
     def delta(self, tensor: str) -> Delta:
         change = self.changes[tensor]
         parts = {part: self.files.read(key) for part, key in change.keys.items()}
-        before = self.base.read(tensor) if change.form.needs_base and self.base is not None else None
-        return change.form.delta(parts, self.config.scale_of(change.module), self.config.transposed, before)
+        before = self.base.read(tensor) if change.needs_base and self.base is not None else None
+        start = before if change.start is None else self.files.read(change.start)
+        step = change.form.delta(parts, self.config.scale_of(change.module), change.transposed, start)
+        if start is None or before is None or start is before:
+            return step
+        # the adapter brings its own copy of the base's tensor: PEFT loads it, so that it counts where it differs
+        moved = wide(start) - wide(before)
+        return Dense(step.dense() + moved) if bool(moved.any()) else step
 
     def source(self) -> Source:
         """Hashes of weights and configuration."""
         return self.files.source(self.folder / CONFIG)
 
-    def _check(self, base: Checkpoint | None) -> None:
-        for tensor, change in self.changes.items():
-            where, named = self.folder, tensor
-            if change.form is LORA and (found := self.files.shapes[change.keys["lora_A.weight"]][0]) != self.config.rank_of(change.module):
+    def _check(self, tensor: str, change: Change) -> None:
+        rank = change.form.rank({part: self.files.shapes[key] for part, key in change.keys.items()})
+        if rank is not None and rank != self.config.rank_of(change.module):
+            raise BadInput(
+                expected=f"rank {self.config.rank_of(change.module)} as {CONFIG} says",
+                found=f"rank {rank}",
+                where=self.folder,
+                tensor=tensor,
+                hint="mend r or rank_pattern in the configuration",
+            )
+        if self.config.dora and change.form in (LORA, EMBEDDING_LORA):
+            raise BadInput(
+                expected=f"a lora_magnitude_vector, since {CONFIG} says use_dora",
+                found="none",
+                where=self.folder,
+                tensor=tensor,
+                hint="save the adapter again",
+            )
+        if self.base is None:
+            if change.needs_base:
                 raise BadInput(
-                    expected=f"rank {self.config.rank_of(change.module)} as {CONFIG} says",
-                    found=f"rank {found}",
-                    where=where,
-                    tensor=named,
-                    hint="mend r or rank_pattern in the configuration",
+                    expected="a base, since this part of the adapter depends on it",
+                    found="none",
+                    where=self.folder,
+                    tensor=tensor,
+                    hint="give the base with --base",
                 )
-            if base is None:
-                if change.form.needs_base:
-                    raise BadInput(
-                        expected="a base, since this part of the adapter depends on it",
-                        found="none",
-                        where=where,
-                        tensor=named,
-                        hint="give the base with --base",
-                    )
-            elif not base.holds(tensor) or base.shape(tensor) != change.shape:
-                raise BadInput(
-                    expected=f"a tensor of shape {base.shape(tensor)} as in the base" if base.holds(tensor) else "a tensor that the base has",
-                    found=f"shape {change.shape}",
-                    where=where,
-                    tensor=named,
-                    hint=f"this adapter is for another base ({self.config.base_name or 'not recorded'}); give that one with --base",
-                )
+        elif not self.base.holds(tensor) or self.base.shape(tensor) != change.shape:
+            raise BadInput(
+                expected=f"a tensor of shape {self.base.shape(tensor)} as in the base" if self.base.holds(tensor) else "a tensor that the base has",
+                found=f"shape {change.shape}",
+                where=self.folder,
+                tensor=tensor,
+                hint=f"this adapter is for another base ({self.config.base_name or 'not recorded'}); give that one with --base",
+            )
 
 
-def _changes(config: AdapterConfig, files: TensorFiles) -> dict[str, Change]:
+def _left_out(tensor: str, change: Change, base: Checkpoint) -> str | None:
+    """Why a change is left out, if it is; an adapter to another base is refused, not left out."""
+    if not base.holds(tensor):
+        return "only the adapter has it" if change.form is SAVED else None
+    theirs = base.shape(tensor)
+    if is_vocabulary(tensor) and change.shape[1:] == theirs[1:] and change.shape != theirs:
+        return f"vocabulary of {change.shape[0]} in the adapter, {theirs[0]} in the base"
+    return None
+
+
+def _changes(config: AdapterConfig, files: TensorFiles, base: Checkpoint | None) -> dict[str, Change]:
+    """What each tensor of the file belongs to, by tensor of the base."""
     modules: dict[str, dict[str, str]] = {}
-    changes: dict[str, Change] = {}
+    whole: dict[str, str] = {}
     for key in files.place:
         inner = key.removeprefix(_PREFIX)
         part = next((part for part in PARTS if inner.endswith("." + part)), None)
         if part is not None:
             modules.setdefault(inner.removesuffix("." + part), {})[PARTS[part]] = key
-        else:
-            tensor = _unwrapped(inner)
-            if not tensor.endswith((".weight", ".bias")) or "lora_" in tensor or "trainable_tokens" in tensor:
-                raise _unknown(files, key, config.kind)
-            changes[tensor] = Change(tensor.rpartition(".")[0], SAVED, {"saved": key}, SAVED.shape({"saved": files.shapes[key]}, False))
+            continue
+        tensor = _unwrapped(inner)
+        if not tensor.endswith((".weight", ".bias")) or "lora_" in tensor or "trainable_tokens" in tensor:
+            raise _unreadable(config, files, key, "a tensor of another kind")
+        if tensor in whole:
+            raise _unreadable(config, files, key, f"a second copy of {tensor}")
+        whole[tensor] = key
+    changes: dict[str, Change] = {}
     for module, keys in modules.items():
-        if bias := keys.pop("lora_B.bias", None):
-            changes[f"{module}.bias"] = Change(module, LORA_BIAS, {"lora_B.bias": bias}, files.shapes[bias])
+        transposed = _is_transposed(config, module, base)
+        bias = keys.pop("lora_B.bias", None)
+        if bias is not None:
+            start = whole.pop(f"{module}.bias", None)
+            changes[f"{module}.bias"] = _change(config, files, module, LORA_BIAS, {"lora_B.bias": bias}, transposed, start)
         form = next((form for form in WEIGHT_FORMS if form.parts == keys.keys()), None)
-        shapes = {part: files.shapes[key] for part, key in keys.items()}
-        if form is None or any(len(shape) > 2 for shape in shapes.values()):
-            raise _unknown(files, next(iter(keys.values())), config.kind)
-        changes[f"{module}.weight"] = Change(module, form, keys, form.shape(shapes, config.transposed))
+        if form is None:
+            raise _unreadable(config, files, next(iter(keys.values()), bias or ""), f"the parts {', '.join(keys) or 'lora_B.bias'} of {module} alone")
+        changes[f"{module}.weight"] = _change(config, files, module, form, keys, transposed, whole.pop(f"{module}.weight", None))
+    for tensor, key in whole.items():
+        changes[tensor] = Change(tensor.rpartition(".")[0], SAVED, {"saved": key}, files.shapes[key])
     return dict(sorted(changes.items()))
+
+
+def _change(
+    config: AdapterConfig, files: TensorFiles, module: str, form: Form, keys: Mapping[str, str], transposed: bool, start: str | None
+) -> Change:
+    shapes = {part: files.shapes[key] for part, key in keys.items()}
+    for part, shape in shapes.items():
+        if len(shape) != (1 if part in VECTORS else 2) or 0 in shape:
+            gathered = len(shape) < 2 or 0 in shape  # as DeepSpeed ZeRO-3 and FSDP leave them
+            hint = "gather its shards (DeepSpeed ZeRO-3, FSDP) and save it again" if gathered else None
+            raise _unreadable(config, files, keys[part], f"shape {shape}", hint)
+    try:
+        shape = form.shape(shapes, transposed)
+    except ValueError as error:
+        raise _unreadable(config, files, next(iter(keys.values())), f"{error}, which do not fit together", "save the adapter again") from error
+    return Change(module, form, keys, shape, transposed, start)
+
+
+def _is_transposed(config: AdapterConfig, module: str, base: Checkpoint | None) -> bool:
+    """Whether the base stores a module's matrix (in, out).
+
+    ``fan_in_fan_out`` is one setting for all modules, and PEFT itself goes by the kind of each: with a Conv1D and a linear
+    module (GPT-2's head) in one adapter the setting that is saved is that of the last one.
+    """
+    if base is not None and base.config.get("model_type") in _CONV1D_MODELS:
+        return module.rpartition(".")[2] in _CONV1D_MODULES
+    return config.transposed
 
 
 def _unwrapped(name: str) -> str:
@@ -160,11 +237,11 @@ def _unwrapped(name: str) -> str:
     return name
 
 
-def _unknown(files: TensorFiles, key: str, kind: str) -> BadInput:
+def _unreadable(config: AdapterConfig, files: TensorFiles, key: str, found: str, hint: str | None = None) -> BadInput:
     return BadInput(
-        expected=f"tensors of a {kind} adapter to linear or embedding modules",
-        found="a tensor of another kind",
+        expected=f"tensors of a {config.kind} adapter to linear or embedding modules",
+        found=found,
         where=files.place[key],
         tensor=key,
-        hint="merge it into its base (merge_and_unload) and give the checkpoint",
+        hint=hint or "merge it into its base (merge_and_unload) and give the checkpoint",
     )

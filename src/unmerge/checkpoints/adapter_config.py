@@ -7,15 +7,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unmerge.checkpoints.files import existing_folder
 from unmerge.core.errors import BadInput
 from unmerge.core.records import read_json
 
+Number = TypeVar("Number", int, float)
+
 CONFIG = "adapter_config.json"
 ADDITIVE = ("LORA", "LOHA", "LOKR")
-_MULTIPLICATIVE = ("IA3", "OFT", "BOFT", "HRA", "ROAD", "PSOFT", "HIRA", "LN_TUNING", "GLORA")
+_MULTIPLICATIVE = ("IA3", "OFT", "BOFT", "HRA", "ROAD", "PSOFT", "HIRA", "GLORA")
 _PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT", "CARTRIDGE")
 
 #: initialisations that also change the base, so that B A alone is not the difference to it
@@ -44,6 +46,8 @@ class AdapterConfig:
         rank, alpha: the defaults; ``rank_pattern`` and ``alpha_pattern`` override them by module name.
         rslora: scale alpha / sqrt(r) instead of alpha / r.
         transposed: the base stores its matrices (in, out), as GPT-2 does.
+        dora: magnitudes are trained as well.
+        tied: the adapter changes a tied embedding and its head alike (``ensure_weight_tying``).
         base_name: the base as recorded, if it is.
     """
 
@@ -54,6 +58,8 @@ class AdapterConfig:
     alpha_pattern: Mapping[str, float]
     rslora: bool
     transposed: bool
+    dora: bool
+    tied: bool
     base_name: str | None
 
     @staticmethod
@@ -72,7 +78,7 @@ class AdapterConfig:
         kind = str(raw["peft_type"]).upper()
         _refuse_not_additive(kind, raw, file)
         try:
-            return AdapterConfig(
+            config = AdapterConfig(
                 kind=kind,
                 rank=int(raw.get("r", 8)),
                 alpha=float(raw.get("lora_alpha" if kind == "LORA" else "alpha", 8)),
@@ -80,22 +86,39 @@ class AdapterConfig:
                 alpha_pattern={str(key): float(value) for key, value in (raw.get("alpha_pattern") or {}).items()},
                 rslora=bool(raw.get("use_rslora", False)),
                 transposed=bool(raw.get("fan_in_fan_out", False)),
+                dora=bool(raw.get("use_dora", False)),
+                tied=bool(raw.get("ensure_weight_tying", False)),
                 base_name=raw.get("base_model_name_or_path") or None,
             )
-        except (TypeError, ValueError, AttributeError) as error:
-            raise BadInput(expected="numbers for rank and alpha", found=str(error), where=file, hint="save the adapter with PEFT again") from error
+            config._check()
+        except (TypeError, ValueError, AttributeError, OverflowError, re.error) as error:
+            raise BadInput(
+                expected="ranks of at least 1, finite alphas and patterns that are regular expressions",
+                found=str(error),
+                where=file,
+                hint="save the adapter with PEFT again",
+            ) from error
+        return config
 
     def rank_of(self, module: str) -> int:
         """The rank of one module."""
-        return int(_by_pattern(self.rank_pattern, module, self.rank))
+        return _by_pattern(self.rank_pattern, module, self.rank)
 
     def scale_of(self, module: str) -> float:
         """The factor before B A for one module."""
         rank = self.rank_of(module)
-        return float(_by_pattern(self.alpha_pattern, module, self.alpha)) / (math.sqrt(rank) if self.rslora else rank)
+        return _by_pattern(self.alpha_pattern, module, self.alpha) / (math.sqrt(rank) if self.rslora else rank)
+
+    def _check(self) -> None:
+        for pattern in (*self.rank_pattern, *self.alpha_pattern):
+            re.compile(pattern)
+        if wrong := [rank for rank in (self.rank, *self.rank_pattern.values()) if rank < 1]:
+            raise ValueError(f"rank {wrong[0]}")
+        if endless := [alpha for alpha in (self.alpha, *self.alpha_pattern.values()) if not math.isfinite(alpha)]:
+            raise ValueError(f"alpha {endless[0]}")
 
 
-def _by_pattern(pattern: Mapping[str, float], module: str, default: float) -> float:
+def _by_pattern(pattern: Mapping[str, Number], module: str, default: Number) -> Number:
     """PEFT's rule: the first key that, as a regular expression, is the end of the module's name."""
     for key, value in pattern.items():
         if re.match(rf"(.*\.)?({key})$", module):
@@ -104,13 +127,15 @@ def _by_pattern(pattern: Mapping[str, float], module: str, default: float) -> fl
 
 
 def _refuse_not_additive(kind: str, raw: Mapping[str, Any], file: Path) -> None:
+    merged = "merge it into its base (merge_and_unload) and give the checkpoint"
     if kind not in ADDITIVE:
-        why = "which multiplies the weights" if kind in _MULTIPLICATIVE else "which leaves the weights as they are" if kind in _PROMPTS else "which is not known here"
+        prompt = kind in _PROMPTS
+        why = "leaves the weights as they are" if prompt else "multiplies the weights" if kind in _MULTIPLICATIVE else "is not read here"
         raise BadInput(
             expected=f"an adapter that adds to the weights ({', '.join(ADDITIVE)})",
-            found=f"{kind}, {why}",
+            found=f"{kind}, which {why}",
             where=file,
-            hint="merge it into its base (merge_and_unload) and give the checkpoint",
+            hint="look for it in the prompt or the cache, not in the weights" if prompt else merged,
         )
     start = str(raw.get("init_lora_weights", "")).lower()
     if start.startswith(_CHANGES_BASE):
@@ -125,5 +150,5 @@ def _refuse_not_additive(kind: str, raw: Mapping[str, Any], file: Path) -> None:
             expected="a LoRA that adds one fixed matrix to each module",
             found=f"the option {marked}",
             where=file,
-            hint="merge it into its base (merge_and_unload) and give the checkpoint",
+            hint=merged,
         )

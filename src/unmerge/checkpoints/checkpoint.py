@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unmerge.checkpoints.files import TensorFiles, existing_folder, refuse_quantised
@@ -16,7 +17,8 @@ from unmerge.core.records import Source, read_json
 from unmerge.vectors import Shape
 
 HEAD = "lm_head.weight"
-_EMBEDDINGS = "embed_tokens.weight"
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+_HEADS = (HEAD, "embed_out.weight")
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,23 @@ class Checkpoint:
         if not isinstance(config, dict):
             raise BadInput(expected="a JSON object", found="something else", where=folder / "config.json", hint="download the file again")
         files = TensorFiles.find(folder, "model")
+        if not files.place:
+            raise BadInput(expected="weights", found="none", where=folder, hint="download or write the checkpoint again")
         refuse_quantised(files, config)
         return Checkpoint(folder, config, files)
 
-    @property
+    @cached_property
     def is_tied(self) -> bool:
-        """Whether the output head is the embedding."""
-        return bool(self.config.get("tie_word_embeddings", False))
+        """Whether the output head is the embedding.
+
+        A head that is not stored is tied, unless the configuration says otherwise: it names the setting only where it is not
+        the architecture's own. One that is stored although the configuration ties it counts as tied only if it holds the
+        same values, which are compared; transformers does the same.
+        """
+        said = self.config.get("tie_word_embeddings")
+        if said is False or self._embedding is None or HEAD not in self.shapes:
+            return said is not False
+        return said is True and self.shapes[HEAD] == self.shapes[self._embedding] and torch.equal(self.read(HEAD), self.read(self._embedding))
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
@@ -69,13 +81,34 @@ class Checkpoint:
         """A tensor in its own dtype; the output head of a tied model is its embedding."""
         return self.files.read(self._stored(tensor) or tensor)
 
+    def is_weight(self, tensor: str) -> bool:
+        """Whether a tensor that is held is of floating-point numbers."""
+        return self.files.is_weight(self._stored(tensor) or tensor)
+
     def source(self) -> Source:
         """Hashes of weights and configuration."""
         return self.files.source(self.folder / "config.json")
 
+    @cached_property
+    def _embedding(self) -> str | None:
+        return next((name for name in self.shapes if is_embedding(name)), None)
+
     def _stored(self, tensor: str) -> str | None:
+        """The name that a tensor is stored under: its own, or that of the one it is tied to, whichever way round."""
         if tensor in self.shapes:
             return tensor
         if tensor == HEAD and self.is_tied:
-            return next((name for name in self.shapes if name.endswith(_EMBEDDINGS)), None)
+            return self._embedding
+        if is_embedding(tensor) and self._embedding is None and HEAD in self.shapes and self.is_tied:
+            return HEAD
         return None
+
+
+def is_embedding(tensor: str) -> bool:
+    """Whether a tensor is a token embedding, by its name."""
+    return tensor.endswith(_EMBEDDINGS)
+
+
+def is_vocabulary(tensor: str) -> bool:
+    """Whether the first dimension of a tensor is the vocabulary, by its name."""
+    return tensor.endswith((*_EMBEDDINGS, *_HEADS))

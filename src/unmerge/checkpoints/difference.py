@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-from torch import Tensor
-
-from unmerge.checkpoints.checkpoint import HEAD, Checkpoint
+from unmerge.checkpoints.checkpoint import HEAD, Checkpoint, is_embedding, is_vocabulary
+from unmerge.checkpoints.files import wide
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Source
 from unmerge.vectors import Dense, Shape, Skipped
@@ -31,20 +29,29 @@ class Difference:
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
+        if not self.tuned.shapes.keys() & self.base.shapes.keys():
+            raise BadInput(
+                expected=f"tensors that the base has as well ({next(iter(self.base.shapes))}, ...)",
+                found=f"none ({next(iter(self.tuned.shapes))}, ...)",
+                where=self.tuned.folder,
+                hint="give its base with --base, or write both with transformers' save_pretrained, which brings names up to date",
+            )
         left_out = {skip.tensor for skip in self.skipped}
         return {tensor: self.tuned.shape(tensor) for tensor in self._union() if tensor not in left_out}
 
     @cached_property
     def skipped(self) -> tuple[Skipped, ...]:
-        """Tensors that only one side has, and tensors whose vocabulary size differs."""
+        """Tensors that only one side has, tensors whose vocabulary size differs, and buffers of integers."""
         skips = []
         for tensor in self._union():
             if not self.base.holds(tensor):
                 skips.append(Skipped(tensor, "only the target has it"))
             elif not self.tuned.holds(tensor):
                 skips.append(Skipped(tensor, "only the base has it"))
+            elif not (self.tuned.is_weight(tensor) and self.base.is_weight(tensor)):
+                skips.append(Skipped(tensor, "it holds integers, not weights"))
             elif (ours := self.tuned.shape(tensor)) != (theirs := self.base.shape(tensor)):
-                if ours[1:] != theirs[1:] or not _is_vocabulary(tensor):
+                if ours[1:] != theirs[1:] or not is_vocabulary(tensor):
                     raise BadInput(
                         expected=f"the base's shape {theirs}",
                         found=f"{ours}",
@@ -56,7 +63,7 @@ class Difference:
         return tuple(skips)
 
     def delta(self, tensor: str) -> Dense:
-        return Dense(_widen(self.tuned.read(tensor)) - _widen(self.base.read(tensor)))
+        return Dense(wide(self.tuned.read(tensor)) - wide(self.base.read(tensor)))
 
     def source(self) -> Source:
         """Hashes of the fine-tuned side."""
@@ -64,15 +71,6 @@ class Difference:
 
     def _union(self) -> tuple[str, ...]:
         names = dict.fromkeys([*self.tuned.shapes, *self.base.shapes])
-        if self.tuned.is_tied and self.base.is_tied:
+        if self.tuned.is_tied and self.base.is_tied and any(is_embedding(name) for name in names):
             names.pop(HEAD, None)  # the embedding under another name: it must not count twice
         return tuple(names)
-
-
-def _widen(values: Tensor) -> Tensor:
-    """At least float32, which holds the difference of two 16-bit floats of like size exactly."""
-    return values if values.dtype == torch.float64 else values.float()
-
-
-def _is_vocabulary(tensor: str) -> bool:
-    return tensor.endswith(("embed_tokens.weight", "lm_head.weight", "wte.weight", "embed_in.weight", "embed_out.weight", "word_embeddings.weight"))

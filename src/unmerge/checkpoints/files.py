@@ -21,8 +21,15 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 #: tensor endings that quantised formats leave (bitsandbytes, GPTQ, AWQ, compressed-tensors, fp8)
 _QUANTISED = (".qweight", ".absmax", ".quant_map", ".qzeros", ".weight_packed", ".SCB", ".weight_scale", ".weight_scale_inv")
 _FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+#: what packed or quantised matrices are stored as; other integers are buffers (masks, positions)
+_PACKED = {"I8", "U8", "I16", "U16", "I32", "U32"}
+_LFS = b"version https://git-lfs"
 
-CONVERT = "convert it first: AutoModelForCausalLM.from_pretrained(...).save_pretrained(..., safe_serialization=True)"
+#: how to turn a pickle into safetensors, by the stem of its name
+_CONVERT = {
+    "model": "convert it first: AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)",
+    "adapter_model": "convert it first: PeftModel.from_pretrained(base, ...).save_pretrained(...)",
+}
 
 
 @dataclass(frozen=True)
@@ -40,23 +47,23 @@ class TensorFiles:
 
     @staticmethod
     def find(folder: Path, stem: str) -> TensorFiles:
-        """Open ``stem.safetensors`` or the shards that ``stem.safetensors.index.json`` lists.
+        """Open ``stem.safetensors``, or else the shards that ``stem.safetensors.index.json`` lists.
 
         Raises:
             BadInput: neither is there, a shard is missing or damaged, or only pickles are there.
         """
         index, single = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
+        if single.exists():  # first, as transformers does: what lies beside it may be older
+            return TensorFiles(folder, dict.fromkeys(_tensor_names(single), single))
         if index.exists():
             return _from_index(folder, index)
-        if single.exists():
-            return TensorFiles(folder, dict.fromkeys(_tensor_names(single), single))
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
         if pickles:
             raise BadInput(
                 expected=f"weights in {single.name}",
                 found=f"a pickle ({pickles[0]}), which is never loaded because loading it runs code",
                 where=folder,
-                hint=CONVERT,
+                hint=_CONVERT[stem],
             )
         raise BadInput(
             expected=f"weights in {single.name} or {index.name}",
@@ -79,6 +86,10 @@ class TensorFiles:
         """The dtype of a tensor as safetensors writes it (``BF16``)."""
         return str(self._slice(name).get_dtype())
 
+    def is_weight(self, name: str) -> bool:
+        """Whether a tensor holds floating-point numbers; others are buffers, such as masks and positions."""
+        return self.dtype(name) in _FLOATS
+
     def read(self, name: str) -> Tensor:
         """One tensor in its own dtype.
 
@@ -86,15 +97,13 @@ class TensorFiles:
             BadInput: the tensor is quantised, or holds a NaN or an infinity.
         """
         file = self.place[name]
-        if (dtype := self.dtype(name)) not in _FLOATS:
+        if not self.is_weight(name):
             raise BadInput(
-                expected="floating-point weights", found=f"{dtype} values", where=file, tensor=name, hint="dequantise the checkpoint first"
+                expected="floating-point weights", found=f"{self.dtype(name)} values", where=file, tensor=name, hint="dequantise the checkpoint first"
             )
         tensor: Tensor = self._handle(file).get_tensor(name)
         if not bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all()):
-            raise BadInput(
-                expected="finite weights", found="NaN or infinity", where=file, tensor=name, hint="write or download the file again"
-            )
+            raise BadInput(expected="finite weights", found="NaN or infinity", where=file, tensor=name, hint="write or download the file again")
         return tensor
 
     def source(self, *extra: Path) -> Source:
@@ -110,6 +119,11 @@ class TensorFiles:
         return self._handle(self.place[name]).get_slice(name)
 
 
+def wide(values: Tensor) -> Tensor:
+    """At least float32, which holds the difference of two 16-bit floats of like size exactly."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def existing_folder(folder: Path) -> Path:
     """The folder, if it is one."""
     if not folder.is_dir():
@@ -119,16 +133,18 @@ def existing_folder(folder: Path) -> Path:
 
 
 def refuse_quantised(files: TensorFiles, config: Mapping[str, Any]) -> None:
-    """Raise BadInput for weights that are stored quantised."""
-    method = (config.get("quantization_config") or {}).get("quant_method")
+    """Raise BadInput for weights that are stored quantised: by the configuration, a tensor's name or a matrix of integers."""
+    settings = config.get("quantization_config")
     marked = next((name for name in files.place if name.endswith(_QUANTISED)), None)
-    if method is None and marked is None:
+    packed = next((name for name, shape in files.shapes.items() if len(shape) == 2 and files.dtype(name) in _PACKED), None)
+    if not settings and marked is None and packed is None:
         return
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
     raise BadInput(
         expected="weights as floating-point numbers",
-        found=f"a quantised checkpoint ({method or 'unknown method'})",
+        found=f"a quantised checkpoint ({method or (files.dtype(packed) + ' values' if packed else 'unknown method')})",
         where=files.folder,
-        tensor=marked,
+        tensor=marked or packed,
         hint="dequantise it first: AutoModelForCausalLM.from_pretrained(...).dequantize().save_pretrained(...)",
     )
 
@@ -136,18 +152,21 @@ def refuse_quantised(files: TensorFiles, config: Mapping[str, Any]) -> None:
 def _from_index(folder: Path, index: Path) -> TensorFiles:
     listed = read_json(index, "a safetensors index")
     weight_map = listed.get("weight_map") if isinstance(listed, dict) else None
-    if not isinstance(weight_map, dict):
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise BadInput(expected="a safetensors index with a weight_map", found="none", where=index, hint="download the file again")
-    held: dict[Path, set[str]] = {}
+    held = {file: _tensor_names(folder / file) for file in dict.fromkeys(weight_map.values())}
     for name, file in weight_map.items():
-        path = folder / str(file)
-        if path not in held:
-            held[path] = set(_tensor_names(path))
-        if name not in held[path]:
+        if name not in held[file]:
             raise BadInput(
-                expected="the tensors that the index lists", found="the tensor is not in its shard", where=path, tensor=name, hint="download the shard again"
+                expected="the tensors that the index lists",
+                found="the tensor is not in its shard",
+                where=folder / file,
+                tensor=name,
+                hint="download the shard again",
             )
-    return TensorFiles(folder, {name: folder / str(file) for name, file in weight_map.items()})
+    # what a shard holds beyond the index counts, as it does for transformers; where two hold a tensor the index decides
+    place = {name: folder / file for file, names in held.items() for name in names}
+    return TensorFiles(folder, place | {name: folder / file for name, file in weight_map.items()})
 
 
 def _tensor_names(file: Path) -> list[str]:
@@ -157,9 +176,17 @@ def _tensor_names(file: Path) -> list[str]:
 
 
 def _open(file: Path) -> Any:
+    opened: Any = safe_open
     try:
-        return safe_open(file, framework="pt").__enter__()
-    except (SafetensorError, OSError) as error:
+        return opened(file, framework="pt").__enter__()
+    except SafetensorError as error:
+        with file.open("rb") as stream:
+            pointer = stream.read(len(_LFS)) == _LFS
         raise BadInput(
-            expected="a whole safetensors file", found=f"a truncated or corrupt one ({error})", where=file, hint="download or write it again"
+            expected="a whole safetensors file",
+            found="a git-lfs pointer in its place" if pointer else f"a truncated or corrupt one ({error})",
+            where=file,
+            hint="fetch it with: git lfs pull" if pointer else "download or write it again",
         ) from error
+    except OSError as error:
+        raise BadInput(expected="a safetensors file", found=f"one that cannot be read ({error})", where=file, hint="check the path") from error

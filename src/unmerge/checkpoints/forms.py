@@ -1,10 +1,10 @@
 """What each additive adapter type does to one tensor. Shapes follow PEFT; every form is tested against PEFT's own merge.
 
-    LoRA            s B A                                (Hu et al. 2021, arXiv 2106.09685; rslora: Kalajdzievski 2023)
-    DoRA            m (W + s B A) / ||W + s B A|| - W    norm over each row (Liu et al. 2024, arXiv 2402.09353)
-    LoHa            s (A1 B1) o (A2 B2)                  (Hyeon-Woo et al. 2022, arXiv 2108.06098)
-    LoKr            s (W1 kron W2)                       (Yeh et al. 2024, arXiv 2309.14859)
-    saved modules   W' - W
+LoRA            s B A                                (Hu et al. 2021, arXiv 2106.09685; rslora: Kalajdzievski 2023)
+DoRA            m (W + s B A) / ||W + s B A|| - W    norm over each row (Liu et al. 2024, arXiv 2402.09353)
+LoHa            s (A1 B1) o (A2 B2)                  (Hyeon-Woo et al. 2022, arXiv 2108.06098)
+LoKr            s (W1 kron W2)                       (Yeh et al. 2024, arXiv 2309.14859)
+saved modules   W' - W
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unmerge.checkpoints.files import wide
 from unmerge.vectors import Delta, Dense, LowRank, Shape
 
 Parts = Mapping[str, Tensor]
@@ -36,55 +37,86 @@ class Form(ABC):
 
     @abstractmethod
     def shape(self, shapes: Shapes, transposed: bool) -> Shape:
-        """The shape of the change."""
+        """The shape of the change.
+
+        Raises:
+            ValueError: the parts do not fit together.
+        """
+
+    def rank(self, shapes: Shapes) -> int | None:
+        """The rank that the parts show, where they do; it decides the scale."""
+        return None
 
     @abstractmethod
     def delta(self, parts: Parts, scale: float, transposed: bool, base: Tensor | None) -> Delta:
-        """The change, in float32."""
+        """The change, in float32 or wider."""
 
 
 class Lora(Form):
     """s B A; B: (out, r), A: (r, in)."""
 
     def shape(self, shapes: Shapes, transposed: bool) -> Shape:
-        out, into = shapes["lora_B.weight"][0], shapes["lora_A.weight"][1]
+        out, into = _product(shapes["lora_B.weight"], shapes["lora_A.weight"])
         return (into, out) if transposed else (out, into)
 
+    def rank(self, shapes: Shapes) -> int | None:
+        return shapes["lora_A.weight"][0]
+
     def delta(self, parts: Parts, scale: float, transposed: bool, base: Tensor | None) -> Delta:
-        b, a = parts["lora_B.weight"].float() * scale, parts["lora_A.weight"].float()
+        b, a = wide(parts["lora_B.weight"]) * scale, wide(parts["lora_A.weight"])
         return LowRank(a.T, b.T) if transposed else LowRank(b, a)
-
-
-class Dora(Lora):
-    """m (W + s B A) / ||W + s B A|| - W; m: (out,)."""
-
-    def delta(self, parts: Parts, scale: float, transposed: bool, base: Tensor | None) -> Delta:
-        assert base is not None
-        before = base.float()
-        moved = before + super().delta(parts, scale, transposed, None).dense()
-        norms = torch.linalg.vector_norm(moved, dim=0 if transposed else 1)
-        factor = parts["lora_magnitude_vector"].float().reshape(-1) / norms
-        return Dense(moved * (factor if transposed else factor[:, None]) - before)
 
 
 class EmbeddingLora(Form):
     """(s B A)^T; B: (width, r), A: (r, vocabulary)."""
 
     def shape(self, shapes: Shapes, transposed: bool) -> Shape:
-        return (shapes["lora_embedding_A"][1], shapes["lora_embedding_B"][0])
+        width, vocabulary = _product(shapes["lora_embedding_B"], shapes["lora_embedding_A"])
+        return (vocabulary, width)
+
+    def rank(self, shapes: Shapes) -> int | None:
+        return shapes["lora_embedding_A"][0]
 
     def delta(self, parts: Parts, scale: float, transposed: bool, base: Tensor | None) -> Delta:
-        return LowRank(parts["lora_embedding_A"].float().T * scale, parts["lora_embedding_B"].float().T)
+        return LowRank(wide(parts["lora_embedding_A"]).T * scale, wide(parts["lora_embedding_B"]).T)
+
+
+class Dora(Lora):
+    """m (W + s B A) / ||W + s B A|| - W; m: (out,), one for each row of W (each column of a transposed one)."""
+
+    def shape(self, shapes: Shapes, transposed: bool) -> Shape:
+        return _with_magnitudes(shapes, super().shape(shapes, transposed), 1 if transposed else 0)
+
+    def delta(self, parts: Parts, scale: float, transposed: bool, base: Tensor | None) -> Delta:
+        assert base is not None
+        return _renormed(base, super().delta(parts, scale, transposed, None), parts, dim=0 if transposed else 1)
+
+
+class EmbeddingDora(EmbeddingLora):
+    """As DoRA, with the norm over the vocabulary; m: (width,)."""
+
+    def shape(self, shapes: Shapes, transposed: bool) -> Shape:
+        return _with_magnitudes(shapes, super().shape(shapes, transposed), 1)
+
+    def delta(self, parts: Parts, scale: float, transposed: bool, base: Tensor | None) -> Delta:
+        assert base is not None
+        return _renormed(base, super().delta(parts, scale, transposed, None), parts, dim=0)
 
 
 class Loha(Form):
     """s (A1 B1) o (A2 B2); A: (out, r), B: (r, in)."""
 
     def shape(self, shapes: Shapes, transposed: bool) -> Shape:
-        return (shapes["hada_w1_a"][0], shapes["hada_w1_b"][1])
+        one, two = (_product(shapes[f"hada_w{side}_a"], shapes[f"hada_w{side}_b"]) for side in (1, 2))
+        if one != two:
+            raise ValueError(f"products of shapes {one} and {two}")
+        return one
+
+    def rank(self, shapes: Shapes) -> int | None:
+        return shapes["hada_w1_b"][0]
 
     def delta(self, parts: Parts, scale: float, transposed: bool, base: Tensor | None) -> Delta:
-        one, two = (parts[f"hada_w{side}_a"].float() @ parts[f"hada_w{side}_b"].float() for side in (1, 2))
+        one, two = (wide(parts[f"hada_w{side}_a"]) @ wide(parts[f"hada_w{side}_b"]) for side in (1, 2))
         return Dense(one * two * scale)
 
 
@@ -92,12 +124,15 @@ class Lokr(Form):
     """s (W1 kron W2), each whole or as a product of two factors."""
 
     def shape(self, shapes: Shapes, transposed: bool) -> Shape:
-        one, two = (shapes.get(f"lokr_w{side}") or (shapes[f"lokr_w{side}_a"][0], shapes[f"lokr_w{side}_b"][1]) for side in (1, 2))
+        one, two = (shapes.get(f"lokr_w{side}") or _product(shapes[f"lokr_w{side}_a"], shapes[f"lokr_w{side}_b"]) for side in (1, 2))
         return (one[0] * two[0], one[1] * two[1])
+
+    def rank(self, shapes: Shapes) -> int | None:
+        return next((shape[0] for part, shape in sorted(shapes.items()) if part.endswith("_b")), None)
 
     def delta(self, parts: Parts, scale: float, transposed: bool, base: Tensor | None) -> Delta:
         one, two = (
-            parts[f"lokr_w{side}"].float() if f"lokr_w{side}" in parts else parts[f"lokr_w{side}_a"].float() @ parts[f"lokr_w{side}_b"].float()
+            wide(parts[f"lokr_w{side}"]) if f"lokr_w{side}" in parts else wide(parts[f"lokr_w{side}_a"]) @ wide(parts[f"lokr_w{side}_b"])
             for side in (1, 2)
         )
         return Dense(torch.kron(one, two) * scale)
@@ -110,7 +145,7 @@ class LoraBias(Form):
         return shapes["lora_B.bias"]
 
     def delta(self, parts: Parts, scale: float, transposed: bool, base: Tensor | None) -> Delta:
-        return Dense(parts["lora_B.bias"].float() * scale)
+        return Dense(wide(parts["lora_B.bias"]) * scale)
 
 
 class Saved(Form):
@@ -121,7 +156,28 @@ class Saved(Form):
 
     def delta(self, parts: Parts, scale: float, transposed: bool, base: Tensor | None) -> Delta:
         assert base is not None
-        return Dense(parts["saved"].float() - base.float())
+        return Dense(wide(parts["saved"]) - wide(base))
+
+
+def _product(left: Shape, right: Shape) -> Shape:
+    """The shape of a product of two matrices."""
+    if left[1] != right[0]:
+        raise ValueError(f"factors of shapes {left} and {right}")
+    return (left[0], right[1])
+
+
+def _with_magnitudes(shapes: Shapes, shape: Shape, dim: int) -> Shape:
+    """The shape, if there is one magnitude for each index of ``dim``."""
+    if (found := shapes["lora_magnitude_vector"]) != (shape[dim],):
+        raise ValueError(f"magnitudes of shape {found} for weights of shape {shape}")
+    return shape
+
+
+def _renormed(base: Tensor, step: Delta, parts: Parts, dim: int) -> Dense:
+    """m (W + dW) / ||W + dW|| - W, the norm taken along ``dim``."""
+    moved = wide(base) + step.dense()
+    norms = torch.linalg.vector_norm(moved, dim=dim, keepdim=True)
+    return Dense(moved * (wide(parts["lora_magnitude_vector"]).unsqueeze(dim) / norms) - wide(base))
 
 
 def _lokr_forms() -> tuple[Form, ...]:
@@ -132,16 +188,20 @@ def _lokr_forms() -> tuple[Form, ...]:
 
 
 LORA = Lora(frozenset({"lora_A.weight", "lora_B.weight"}))
-#: every form, for the weight of a module; the first whose parts are exactly those present is the one
+EMBEDDING_LORA = EmbeddingLora(frozenset({"lora_embedding_A", "lora_embedding_B"}))
+#: every form, for the weight of a module; the one whose parts are exactly those present is it
 WEIGHT_FORMS: tuple[Form, ...] = (
     LORA,
+    EMBEDDING_LORA,
     Dora(frozenset({"lora_A.weight", "lora_B.weight", "lora_magnitude_vector"}), needs_base=True),
-    EmbeddingLora(frozenset({"lora_embedding_A", "lora_embedding_B"})),
+    EmbeddingDora(frozenset({"lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector"}), needs_base=True),
     Loha(frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"})),
     *_lokr_forms(),
 )
 LORA_BIAS = LoraBias(frozenset({"lora_B.bias"}))
 SAVED = Saved(frozenset({"saved"}), needs_base=True)
 
+#: parts that are vectors; all others are matrices
+VECTORS = frozenset({"lora_magnitude_vector", "lora_B.bias"})
 #: every name a part can have; an older spelling maps to today's
 PARTS = {part: part for form in (*WEIGHT_FORMS, LORA_BIAS) for part in form.parts} | {"lora_magnitude_vector.weight": "lora_magnitude_vector"}
