@@ -98,6 +98,7 @@ def test_low_rank_changes_stay_low_rank(lab: Any, bases: dict[str, Path]) -> Non
         assert {type(adapter.delta(tensor)) for tensor in adapter.shapes} == {kind}
         assert not adapter.is_plain
     assert Adapter.open(lab.adapter(bases["qwen"], LoraConfig(**QWEN))).is_plain
+    assert not Adapter.open(lab.adapter(bases["gpt2"], LoraConfig(**GPT2))).is_plain, "its factors would have to change places"
 
 
 def test_the_base_is_needed_only_where_the_change_depends_on_it(lab: Any, bases: dict[str, Path]) -> None:

@@ -64,7 +64,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("block", [1, 13, 1 << 22])
+@pytest.mark.parametrize("block", [1, 3 * INTO, 1 << 22], ids=["row by row", "three rows", "whole"])
 @pytest.mark.parametrize("case", CASES)
 def test_inner_products_of_one_matrix(case: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_BLOCK", block)
@@ -78,7 +78,7 @@ def test_inner_products_of_one_matrix(case: str, block: int, monkeypatch: pytest
         np.testing.assert_allclose(stack.correlation(target), rows @ row(target), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("block", [3, 1 << 22])
+@pytest.mark.parametrize("block", [3, 1 << 22], ids=["three entries", "whole"])
 def test_one_dimensional_tensors(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_BLOCK", block)
     torch.manual_seed(0)

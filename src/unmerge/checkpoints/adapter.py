@@ -106,8 +106,8 @@ class Adapter:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a LoRA of linear modules and nothing else, so that it can be written as factors again."""
-        return all(change.form is LORA and change.start is None for change in self.changes.values())
+        """Whether it is a LoRA of linear modules, none of them transposed, and nothing else, so that it can be written as factors again."""
+        return all(change.form is LORA and change.start is None and not change.transposed for change in self.changes.values())
 
     def delta(self, tensor: str) -> Delta:
         change = self.changes[tensor]
