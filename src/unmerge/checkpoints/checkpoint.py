@@ -55,14 +55,15 @@ class Checkpoint:
     def is_tied(self) -> bool:
         """Whether the output head is the embedding.
 
-        A head that is not stored is tied, unless the configuration says otherwise: it names the setting only where it is not
-        the architecture's own. One that is stored although the configuration ties it counts as tied only if it holds the
-        same values, which are compared; transformers does the same.
+        A head that is not stored is tied, unless the configuration says otherwise: it may leave the setting out where it is
+        the architecture's own. A head that is stored all the same is tied if its values are the embedding's, which are
+        compared; transformers does the same.
         """
-        said = self.config.get("tie_word_embeddings")
-        if said is False or self._embedding is None or HEAD not in self.shapes:
-            return said is not False
-        return said is True and self.shapes[HEAD] == self.shapes[self._embedding] and torch.equal(self.read(HEAD), self.read(self._embedding))
+        if self.config.get("tie_word_embeddings") is False:
+            return False
+        if self._embedding is None or HEAD not in self.shapes:
+            return True
+        return torch.equal(self.read(HEAD), self.read(self._embedding))
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
