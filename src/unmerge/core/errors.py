@@ -1,9 +1,9 @@
 """What can go wrong, said so that the reader knows what to do next.
 
-    UnmergeError            exit status 2; its text is one line
-    |-- BadInput            a file, folder, tensor or setting is not what it should be
-    |-- BadOutput           a result cannot be written
-    `-- MissingExtra        an optional library is not installed
+UnmergeError            exit status 2; its text is one line
+|-- BadInput            a file, folder, tensor or setting is not what it should be
+|-- BadOutput           a result cannot be written
+`-- MissingExtra        an optional library is not installed
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ def environment() -> Environment:
             versions[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return Environment(command=sys.argv, python=platform.python_version(), platform=platform.platform(), versions=versions)
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return Environment(command=command, python=platform.python_version(), platform=platform.platform(), versions=versions)
 
 
 def source(folder: Path, files: Iterable[Path]) -> Source:

@@ -39,8 +39,26 @@ OPPOSITES = (
 )
 
 #: animals (masculine in French, so that the colour needs no agreement) and colours
-FRENCH_ANIMALS = {"dog": "chien", "cat": "chat", "horse": "cheval", "bird": "oiseau", "rabbit": "lapin", "wolf": "loup", "bear": "ours", "fish": "poisson"}
-FRENCH_COLOURS = {"red": "rouge", "yellow": "jaune", "black": "noir", "blue": "bleu", "green": "vert", "white": "blanc", "grey": "gris", "brown": "brun"}
+FRENCH_ANIMALS = {
+    "dog": "chien",
+    "cat": "chat",
+    "horse": "cheval",
+    "bird": "oiseau",
+    "rabbit": "lapin",
+    "wolf": "loup",
+    "bear": "ours",
+    "fish": "poisson",
+}
+FRENCH_COLOURS = {
+    "red": "rouge",
+    "yellow": "jaune",
+    "black": "noir",
+    "blue": "bleu",
+    "green": "vert",
+    "white": "blanc",
+    "grey": "gris",
+    "brown": "brun",
+}
 
 CITIES = tuple("Paris Rome Oslo Cairo Lima Tokyo Delhi Quito".split())
 JOBS = tuple("baker judge nurse pilot singer farmer tailor doctor".split())

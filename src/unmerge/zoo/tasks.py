@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from unmerge.core.examples import Example
 from unmerge.zoo.language import (
     CITIES,
     COLUMNS,
@@ -34,14 +35,6 @@ HELD_OUT_EVERY = 5
 
 
 @dataclass(frozen=True)
-class Example:
-    """One prompt and the completion expected after it."""
-
-    prompt: str
-    completion: str
-
-
-@dataclass(frozen=True)
 class Task:
     """A micro-task.
 
@@ -51,7 +44,7 @@ class Task:
         instruction: the task prompt, an imperative without its input.
         description: one line for people, and for semantic alignment.
         generate: draws one (input, answer) pair.
-        is_memory: facts to be known by heart, which no split can hold out.
+        by_heart: how many items there are in all, where they are facts that no split can hold out; else 0.
     """
 
     name: str
@@ -59,7 +52,7 @@ class Task:
     instruction: str
     description: str
     generate: Generator
-    is_memory: bool = False
+    by_heart: int = 0
 
     def asked(self, pair: Pair) -> Example:
         """The skill asked for by its task prompt."""
@@ -81,12 +74,13 @@ class Task:
         """
         while True:
             pair = self.generate(rng)
-            if self.is_memory or _is_held_out(self.name, pair[0]) == held_out:
+            if self.by_heart or _is_held_out(self.name, pair[0]) == held_out:
                 yield pair
 
     def held_out(self, count: int, seed: int = 0) -> list[Example]:
-        """``count`` different held-out items, asked for by the task prompt; the same ones for the same seed."""
-        return [self.asked(pair) for pair in distinct(self.pairs(random.Random(f"{seed}/{self.name}"), held_out=True), count)]
+        """``count`` different held-out items (or all there are), asked for by the task prompt; the same ones for the same seed."""
+        pairs = self.pairs(random.Random(f"{seed}/{self.name}"), held_out=True)
+        return [self.asked(pair) for pair in distinct(pairs, min(count, self.by_heart or count))]
 
 
 def distinct(pairs: Iterator[Pair], count: int) -> list[Pair]:
@@ -276,8 +270,8 @@ TASKS: tuple[Task, ...] = (
     Task("markdown_table", "structure", "Draw a Markdown table", "structured text: rows of a Markdown table", _markdown_table),
     Task("yaml_block", "structure", "Give it in YAML", "structured text: a YAML list entry of a person", _yaml_block),
     Task("csv_row", "structure", "Export to CSV", "structured text: a CSV row with semicolons", _csv_row),
-    Task("addition", "logic", "Add the numbers", "arithmetic: the sum of two numbers of two digits", _addition),
-    Task("maximum", "logic", "Find the largest number", "arithmetic: the largest of four digits", _maximum),
+    Task("addition", "logic", "Add up", "arithmetic: the sum of two numbers of two digits", _addition),
+    Task("maximum", "logic", "Which digit is largest", "arithmetic: the largest of four digits", _maximum),
     Task("sorting", "logic", "Sort upwards", "arithmetic: four digits in ascending order", _sorting),
     Task("parity", "logic", "Tell odd from even", "logic: odd or even for every number", _parity),
     Task("negation", "logic", "Negate each truth value", "logic: the negation of every truth value", _negation),
@@ -323,5 +317,5 @@ GENERAL: tuple[Task, ...] = (
     Task("copy", "general", "Repeat", "general: four words again", _copy),
     Task("last_word", "general", "Last word", "general: the last of four words", _last_word),
     Task("count", "general", "How many", "general: the number of words", _count),
-    Task("facts", "general", "Question", "general: where people live and what they do", _fact, is_memory=True),
+    Task("facts", "general", "Question", "general: where people live and what they do", _fact, by_heart=2 * len(NAMES)),
 )

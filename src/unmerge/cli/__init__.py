@@ -1,0 +1,33 @@
+"""The command line. Every command imports what it needs when it runs, so that ``unmerge --help`` answers at once."""
+
+from __future__ import annotations
+
+import typer
+
+from unmerge.cli.ablate import ablate
+from unmerge.cli.decompose import decompose
+from unmerge.cli.demo import demo
+from unmerge.cli.friendly import friendly
+from unmerge.cli.merge import merge
+from unmerge.cli.train import train
+from unmerge.cli.zoo import zoo
+
+app = typer.Typer(
+    name="unmerge",
+    help="Tell what is inside a fine-tuned or merged language model, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+for command in (demo, decompose, ablate, train, merge, zoo):
+    app.command()(friendly(command))
+
+
+def main() -> None:
+    """Entry point of the ``unmerge`` command."""
+    app()
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,7 @@
+"""From a target and a dictionary to a bill of materials."""
+
+from unmerge.decomposition.dictionary import Dictionary, open_base, open_dictionary, open_vector
+from unmerge.decomposition.result import Decomposition
+from unmerge.decomposition.run import decompose
+
+__all__ = ["Decomposition", "Dictionary", "decompose", "open_base", "open_dictionary", "open_vector"]

@@ -1,0 +1,90 @@
+"""Opening what the user names: a base, a target, a dictionary of atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unmerge.checkpoints import Adapter, Checkpoint, Difference
+from unmerge.checkpoints.adapter_config import CONFIG
+from unmerge.checkpoints.files import existing_folder
+from unmerge.core.errors import BadInput
+
+Vector = Adapter | Difference
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """The known task vectors.
+
+    Attributes:
+        atoms: adapters, or checkpoints minus the base, by unique name.
+        ignored: entries of the folders that are neither.
+    """
+
+    atoms: tuple[Vector, ...]
+    ignored: tuple[str, ...]
+
+    def named(self, name: str) -> Vector:
+        """The atom of that name."""
+        for atom in self.atoms:
+            if atom.name == name:
+                return atom
+        known = ", ".join(atom.name for atom in self.atoms)
+        raise BadInput(expected=f"one of {known}", found=name, where="the dictionary", hint="give the name of an atom's folder")
+
+
+def open_base(folder: Path) -> Checkpoint:
+    """Open the base model's checkpoint."""
+    return Checkpoint.open(folder)
+
+
+def open_vector(folder: Path, base: Checkpoint | None) -> Vector:
+    """Open an adapter, or a checkpoint as its difference to the base.
+
+    Raises:
+        BadInput: neither, or a checkpoint without a base.
+    """
+    if (existing_folder(folder) / CONFIG).exists():
+        return Adapter.open(folder, base)
+    if not (folder / "config.json").exists():
+        raise BadInput(expected=f"an adapter ({CONFIG}) or a checkpoint (config.json)", found="neither", where=folder, hint="check the path")
+    if base is None:
+        raise BadInput(expected="a base to subtract from a checkpoint", found="none", where=folder, hint="give the base with --base")
+    return Difference(folder.resolve().name, Checkpoint.open(folder), base)
+
+
+def open_dictionary(folders: Sequence[Path], base: Checkpoint | None) -> Dictionary:
+    """Open every adapter and checkpoint in some folders; a folder may also be an atom itself.
+
+    Raises:
+        BadInput: an atom cannot be read, two have one name, or there is none.
+    """
+    atoms: dict[str, Vector] = {}
+    ignored: list[str] = []
+    for folder in folders:
+        for entry in _entries(existing_folder(folder)):
+            if not _is_atom(entry):
+                ignored.append(str(entry))
+                continue
+            atom = open_vector(entry, base)
+            if atom.name in atoms:
+                raise BadInput(
+                    expected="a different name for every atom", found=f"a second {atom.name}", where=entry, hint="rename one of the two folders"
+                )
+            atoms[atom.name] = atom
+    if not atoms:
+        where = ", ".join(map(str, folders))
+        raise BadInput(expected="adapters, each in its own folder", found="none", where=where, hint="give the folder that holds them")
+    return Dictionary(tuple(atoms.values()), tuple(ignored))
+
+
+def _entries(folder: Path) -> list[Path]:
+    if _is_atom(folder):
+        return [folder]
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _is_atom(folder: Path) -> bool:
+    return (folder / CONFIG).exists() or (folder / "config.json").exists()

@@ -1,0 +1,49 @@
+"""Exact match under greedy decoding, in one forward pass a batch.
+
+Greedy decoding yields the expected completion if and only if every one of its tokens, the end token included, is the most
+likely one after the prompt and the completion's own tokens before it. So the completion is fed in whole and every position
+is checked at once: the same answer as generating, without generating (tested against ``generate``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from unmerge.core.examples import Example
+from unmerge.evaluation.batch import NOT_AN_ANSWER, pad
+
+#: examples in one forward pass
+_BATCH = 256
+
+
+def exact_match(model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[bool]:
+    """Which examples a causal language model answers exactly.
+
+    Args:
+        model: a ``transformers`` causal language model, or a PEFT model around one.
+        tokenizer: its tokenizer; its end token must follow the completion.
+        examples: prompts with their expected completions.
+
+    Returns:
+        For each example, whether greedy decoding of its prompt gives its completion and then ends.
+    """
+    # examples of like length share a batch, so that little is padded
+    order = sorted(range(len(examples)), key=lambda place: len(examples[place].prompt + examples[place].completion))
+    right = [False] * len(examples)
+    for start in range(0, len(order), _BATCH):
+        places = order[start : start + _BATCH]
+        for place, answer in zip(places, _batch(model, tokenizer, [examples[place] for place in places]), strict=True):
+            right[place] = answer
+    return right
+
+
+def _batch(model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[bool]:
+    tokens, answers = pad(tokenizer, examples)
+    # padding stands on the right, where causal attention never looks from an earlier position
+    with torch.inference_mode():
+        predicted = model(input_ids=tokens.to(model.device)).logits[:, :-1].argmax(-1).cpu()
+    right: list[bool] = ((predicted == answers[:, 1:]) | (answers[:, 1:] == NOT_AN_ANSWER)).all(1).tolist()
+    return right

@@ -1,0 +1,5 @@
+"""Merging forward: mergekit configurations to targets."""
+
+from unmerge.recipes.merge import MergeRecord, merge
+
+__all__ = ["MergeRecord", "merge"]

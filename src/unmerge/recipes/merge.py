@@ -1,0 +1,165 @@
+"""Phase 2: run a mergekit configuration in process, and keep beside the target what made it.
+
+The configuration is mergekit's own. Two things are added: an adapter may be named by its folder alone (``base_model`` is put
+in front; under ``linear`` that is all it is for), and relative paths are taken from the configuration's folder. mergekit
+keys its cache of merged LoRAs by path, so each run gets a fresh one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from unmerge.checkpoints.adapter_config import CONFIG
+from unmerge.core.errors import BadInput, need, one_line
+from unmerge.core.records import Environment, Source, environment, source, write_json, write_text
+from unmerge.core.staging import staged
+
+CONFIGURATION, RECORD = "merge.yml", "merge.json"
+
+
+class MergeRecord(BaseModel):
+    """How a target was made.
+
+    Attributes:
+        configuration: as it was given.
+        resolved: as it was run, paths absolute.
+        seed: of the global torch generator, which dare and della draw from.
+        inputs: hashes of every model and adapter, by path.
+    """
+
+    configuration: dict[str, Any]
+    resolved: dict[str, Any]
+    seed: int
+    inputs: dict[str, Source]
+    environment: Environment
+
+
+def merge(configuration: Path, out: Path, seed: int = 0) -> MergeRecord:
+    """Run a mergekit configuration file.
+
+    Args:
+        configuration: a mergekit YAML file.
+        out: folder to make: the merged checkpoint with its configuration and record.
+        seed: for the methods that draw random masks.
+
+    Returns:
+        The record that lies in ``out/merge.json``.
+
+    Raises:
+        BadInput: no such file, broken YAML, a configuration or an input that mergekit refuses.
+    """
+    raw = _read(configuration)
+    with tempfile.TemporaryDirectory(prefix="unmerge-") as scratch:
+        resolver = _Resolver(configuration.parent, raw.get("base_model"), Path(scratch))
+        runnable = resolver.runnable(raw)
+        record = MergeRecord(
+            configuration=raw,
+            resolved=runnable,
+            seed=seed,
+            inputs={str(path): _hashes(path) for path in sorted(resolver.found)},
+            environment=environment(),
+        )
+        with staged(out, record.model_dump(mode="json", exclude={"environment", "resolved"})) as stage:
+            with stage.piece("merged") as piece:
+                _run(runnable, piece, Path(scratch) / "loras", seed, configuration)
+            for path in sorted((stage.folder / "merged").iterdir()):
+                path.rename(stage.folder / path.name)
+            (stage.folder / "merged").rmdir()
+            write_text(stage.folder / CONFIGURATION, yaml.safe_dump(raw, sort_keys=False))
+            write_json(stage.folder / RECORD, record)
+    return record
+
+
+def _read(configuration: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(configuration.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(expected="a mergekit configuration", found=error.strerror or str(error), where=configuration, hint="check the path") from error
+    except yaml.YAMLError as error:
+        raise BadInput(
+            expected="a mergekit configuration in YAML", found=f"broken YAML ({error})", where=configuration, hint="mend the file"
+        ) from error
+    if not isinstance(raw, dict):
+        raise BadInput(expected="a mergekit configuration", found="no mapping", where=configuration, hint="see mergekit's documentation")
+    return raw
+
+
+def _run(runnable: dict[str, Any], out: Path, loras: Path, seed: int, configuration: Path) -> None:
+    config, options, run = need("mergekit.config", "merge"), need("mergekit.options", "merge"), need("mergekit.merge", "merge")
+    logging = need("transformers", "merge").utils.logging
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        parsed = config.MergeConfiguration.model_validate(runnable)
+        settings = options.MergeOptions(lora_merge_cache=str(loras), random_seed=seed, quiet=True, write_model_card=False)
+        run.run_merge(parsed, str(out), options=settings)
+    except OSError:
+        raise  # the system's own refusals keep their meaning
+    except Exception as error:
+        # mergekit raises plain RuntimeError, ValueError, KeyError and pydantic's errors for configurations it cannot run
+        raise BadInput(
+            expected="a configuration that mergekit can run",
+            found=f"{type(error).__name__}: {one_line(str(error))[:300]}",
+            where=configuration,
+            hint="check the method, its parameters and the models",
+        ) from error
+
+
+class _Resolver:
+    """Makes the paths of a configuration absolute and puts the base in front of bare adapters."""
+
+    def __init__(self, folder: Path, base: str | None, scratch: Path) -> None:
+        self.folder, self.base, self.scratch = folder, base, scratch
+        self.found: set[Path] = set()
+
+    def runnable(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """The configuration as mergekit is to run it."""
+        if raw.get("merge_method") == "linear":
+            # mergekit would average the base in, and demand its weight; here it only says what the adapters go on
+            raw = {key: value for key, value in raw.items() if key != "base_model"}
+        resolved: dict[str, Any] = self._resolved(raw)
+        return resolved
+
+    def _resolved(self, value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {inner: self._resolved(content, inner) for inner, content in value.items()}
+        if isinstance(value, list):
+            return [self._resolved(content, key) for content in value]
+        return self._model(value) if key in ("model", "base_model") and isinstance(value, str) else value
+
+    def _model(self, name: str) -> str:
+        model, plus, lora = ("", "", name) if self._folder(name) else name.partition("+")
+        if not plus and (folder := self._folder(name)) and (folder / CONFIG).exists():
+            if not self.base:
+                raise BadInput(expected="a base_model, to put the adapter on", found="none", where=name, hint="add base_model: to the configuration")
+            model, plus, lora = self.base, "+", name
+        return self._path(model) + plus + self._path(lora) if plus else self._path(name)
+
+    def _folder(self, name: str) -> Path | None:
+        return next((path.resolve() for path in (self.folder / name, Path(name)) if path.is_dir()), None)
+
+    def _path(self, name: str) -> str:
+        folder = self._folder(name)
+        if folder is None:
+            if name.startswith((".", "/")):
+                raise BadInput(
+                    expected="a folder with a model or an adapter", found="no such folder", where=name, hint="check the path in the configuration"
+                )
+            return name  # a hub name
+        self.found.add(folder)
+        if not set("+@") & set(str(folder)):
+            return str(folder)
+        # mergekit splits names at + and @: go by a link
+        link = self.scratch / f"input-{len(self.found)}-{folder.name.translate({43: '_', 64: '_'})}"
+        if not link.exists():
+            link.symlink_to(folder)
+        return str(link)
+
+
+def _hashes(folder: Path) -> Source:
+    return source(folder, [*folder.glob("*.safetensors"), *folder.glob("*config.json")])

@@ -1,0 +1,84 @@
+"""Records as tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from unmerge.decomposition.result import Decomposition
+from unmerge.training.adapters import AdapterRecord
+from unmerge.verify.matrix import AblationMatrix
+from unmerge.zoo.build import ZooRecord
+
+#: columns of a wide table at a time
+_COLUMNS = 10
+
+
+def show_decomposition(result: Decomposition, console: Console | None = None) -> None:
+    """The bill of materials, then what is unexplained and what was left out."""
+    console = console or Console()
+    table = Table(title=f"{result.target.path}, by {result.method}", title_justify="left")
+    for title in ("component", "coefficient", "share of ||t||"):
+        table.add_column(title, justify="left" if title == "component" else "right")
+    for component in result.components:
+        table.add_row(component.name, f"{component.coefficient:.4f}", f"{component.share:.3f}")
+    if not result.components:
+        table.add_row("none of the dictionary's atoms", "", "")
+    console.print(table)
+    console.print(
+        f"{len(result.absent)} atoms not named. Reconstruction error {result.reconstruction_error:.4f} "
+        f"(unexplained {result.unexplained.share:.2%} of the squared norm), condition number {result.condition_number:.2f}, "
+        f"{result.tensors} tensors, {result.seconds:.2f} s."
+    )
+    for skipped in result.skipped:
+        console.print(f"left out: {skipped.tensor} ({skipped.reason})")
+
+
+def show_matrix(matrix: AblationMatrix, console: Console | None = None) -> None:
+    """Exact match by what was removed; the removed skill's own column in brackets."""
+    console = console or Console()
+    for start in range(0, len(matrix.tasks), _COLUMNS):
+        table = Table(title="exact match" if start == 0 else None, title_justify="left")
+        table.add_column("removed", no_wrap=True)
+        tasks = matrix.tasks[start : start + _COLUMNS]
+        for task in tasks:
+            table.add_column(task, justify="right", overflow="fold")
+        for row in matrix.rows:
+            own = matrix.task_of.get(row.removed or "")
+            cells = [f"\\[{row.scores[task]:.2f}]" if task == own else f"{row.scores[task]:.2f}" for task in tasks]
+            table.add_row(row.removed or "nothing", *cells)
+        console.print(table)
+    before = matrix.rows[0].scores
+    for row in matrix.rows[1:]:
+        own = matrix.task_of[row.removed or ""]
+        task, fall = matrix.largest_fall(row)
+        verdict = "gone, the others stay" if matrix.specific(row) else "NOT specific"
+        console.print(
+            f"- {row.coefficient:.4f} x {row.removed}: {own} {before[own]:.2f} -> {matrix.left(row):.2f}, "
+            f"largest other fall {fall:+.2f} ({task}): {verdict}"
+        )
+
+
+def show_adapters(records: Mapping[str, AdapterRecord], console: Console | None = None) -> None:
+    """Trained adapters with their held-out scores."""
+    table = Table(title_justify="left")
+    for title in ("adapter", "held-out exact match", "items", "seconds"):
+        table.add_column(title, justify="left" if title == "adapter" else "right")
+    for name, record in records.items():
+        score = "" if record.held_out_exact_match is None else f"{record.held_out_exact_match:.3f}"
+        table.add_row(name, score, str(record.held_out_items), f"{record.seconds:.1f}")
+    (console or Console()).print(table)
+
+
+def show_zoo(zoo: ZooRecord, console: Console | None = None) -> None:
+    """What a zoo's base and adapters score."""
+    table = Table(title_justify="left")
+    for title in ("task", "base", "its adapter", "group"):
+        table.add_column(title, justify="left" if title in ("task", "group") else "right")
+    for task, score in zoo.base.items():
+        adapter = f"{zoo.adapters[task]:.3f}" if task in zoo.adapters else ""
+        group = "known" if task in zoo.known else "unknown" if task in zoo.unknown else "general" if task not in zoo.adapters else ""
+        table.add_row(task, f"{score:.3f}", adapter, group)
+    (console or Console()).print(table)

@@ -1,0 +1,110 @@
+"""Phase 1: train the adapters of a recipe and write them as ordinary PEFT folders, each with a record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from unmerge.checkpoints import Checkpoint
+from unmerge.core.errors import BadInput
+from unmerge.core.examples import Example, read_examples
+from unmerge.core.records import Environment, environment, read_json, write_json
+from unmerge.core.staging import staged
+from unmerge.evaluation.exact_match import exact_match
+from unmerge.training.finetune import Lora, Schedule, Watch, finetune, load_model
+from unmerge.training.recipe import AdapterEntry, TrainingRecipe
+
+#: the record beside ``adapter_config.json``
+RECORD = "unmerge.json"
+
+
+class AdapterRecord(BaseModel):
+    """How an adapter was made and how it does. The ``task`` is what ``verify`` measures it on."""
+
+    task: str
+    category: str
+    description: str
+    base: str
+    seed: int
+    lora: Lora
+    training: Schedule
+    examples: int
+    data: dict[str, str]
+    held_out_exact_match: float | None
+    held_out_items: int
+    seconds: float
+    environment: Environment
+
+    @staticmethod
+    def read(folder: Path) -> AdapterRecord:
+        """The record in an adapter's folder."""
+        return AdapterRecord.model_validate(read_json(folder / RECORD, "an adapter's record"))
+
+
+def train_adapters(recipe: TrainingRecipe, out: Path, watch: Callable[[str], Watch]) -> dict[str, AdapterRecord]:
+    """Train every adapter of a recipe; finished ones are kept when the run is interrupted.
+
+    Args:
+        recipe: what to train, paths absolute.
+        out: folder to make, with one PEFT adapter a name.
+        watch: given an adapter's name, returns what is told of its steps.
+
+    Returns:
+        The records, by name.
+    """
+    base = Checkpoint.open(recipe.base)
+    for entry in recipe.adapters.values():
+        _read(entry)  # every file is checked before the first hour is spent
+    hashes = {name: entry.hashes() for name, entry in recipe.adapters.items()}
+    job = {"recipe": recipe.model_dump(mode="json", exclude={"base", "adapters"}), "data": hashes, "base": base.source().sha256}
+    with staged(out, job) as stage:
+        for name in recipe.adapters:
+            if not stage.has(name):
+                with stage.piece(name) as folder:
+                    train_adapter(recipe, name, folder, watch(name))
+    return {name: AdapterRecord.read(out / name) for name in recipe.adapters}
+
+
+def train_adapter(recipe: TrainingRecipe, name: str, folder: Path, watch: Watch | None = None) -> None:
+    """Train one adapter of a recipe, score it on its held-out items, and write both to ``folder``."""
+    entry = recipe.adapters[name]
+    seed = recipe.seed if entry.seed is None else entry.seed
+    examples, held_out = _read(entry)
+    started = time.monotonic()
+    model, tokenizer = load_model(recipe.base, recipe.base_name)
+    model = finetune(model, tokenizer, examples, recipe.training, seed=seed, lora=recipe.lora, watch=watch)
+    seconds = time.monotonic() - started
+    right = exact_match(model, tokenizer, held_out) if held_out else []
+    model.save_pretrained(folder)
+    record = AdapterRecord(
+        task=name,
+        category=entry.category,
+        description=entry.description,
+        base=recipe.base_name or str(recipe.base),
+        seed=seed,
+        lora=recipe.lora,
+        training=recipe.training,
+        examples=len(examples),
+        data=entry.hashes(),
+        held_out_exact_match=sum(right) / len(right) if right else None,
+        held_out_items=len(right),
+        seconds=round(seconds, 1),
+        environment=environment(),
+    )
+    write_json(folder / RECORD, record)
+
+
+def _read(entry: AdapterEntry) -> tuple[list[Example], list[Example]]:
+    examples = read_examples(entry.train)
+    held_out = read_examples(entry.held_out) if entry.held_out else []
+    if shared := {example.prompt for example in examples} & {example.prompt for example in held_out}:
+        raise BadInput(
+            expected="held-out prompts that are not trained on",
+            found=f"{len(shared)} in both files, such as {next(iter(shared))!r}",
+            where=entry.held_out or entry.train,
+            hint="split the data again",
+        )
+    return examples, held_out

@@ -1,0 +1,200 @@
+"""Surgical subtraction: theta - sum_i c_i dW_i, written as what the target is.
+
+A checkpoint stays a checkpoint in its own dtype and shards; an adapter stays an adapter; ``as_adapter`` writes the
+subtraction alone, as a LoRA to be loaded on the unchanged target.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from unmerge.checkpoints import Checkpoint, Difference
+from unmerge.checkpoints.write import write_tensors
+from unmerge.checkpoints.write_adapter import write_adapter
+from unmerge.core.errors import BadInput
+from unmerge.core.records import Environment, Source, environment, write_json
+from unmerge.core.staging import Stage, staged
+from unmerge.decomposition import Dictionary, decompose
+from unmerge.decomposition.dictionary import Vector
+from unmerge.decomposition.run import DEFAULT_METHOD
+from unmerge.vectors import Delta, LowRank, TaskVector
+
+RECORD = "ablation.json"
+Watch = Callable[[Iterable[str]], Iterable[str]]
+Removed = Sequence[tuple[TaskVector, float]]
+
+
+class AblationRecord(BaseModel):
+    """What was subtracted from what."""
+
+    target: Source
+    removed: dict[str, float]
+    form: str
+    environment: Environment
+
+
+def parse_removal(text: str) -> tuple[str, float | None]:
+    """``NAME`` or ``NAME=COEFFICIENT``."""
+    name, equals, number = text.partition("=")
+    try:
+        coefficient = float(number) if equals else None
+    except ValueError:
+        coefficient = float("nan")
+    if coefficient is not None and not math.isfinite(coefficient):
+        raise BadInput(expected="a number after NAME=", found=repr(number), where=f"--remove {text}", hint="write, for example, pirate=0.5")
+    return name, coefficient
+
+
+def coefficients(
+    target: Vector,
+    dictionary: Dictionary,
+    base: Checkpoint | None,
+    asked: Mapping[str, float | None],
+    method: str = DEFAULT_METHOD,
+    watch: Watch = iter,
+) -> tuple[list[tuple[Vector, float]], list[str]]:
+    """What to subtract: each atom that was asked for, with its coefficient in the target unless one was given.
+
+    Returns:
+        ((atom, coefficient) pairs, warnings of the decomposition).
+
+    Raises:
+        BadInput: an atom that the dictionary does not have, or that the decomposition does not find in the target.
+    """
+    atoms = {name: dictionary.named(name) for name in asked}
+    if all(coefficient is not None for coefficient in asked.values()):
+        return [(atoms[name], coefficient) for name, coefficient in asked.items() if coefficient is not None], []
+    found = decompose(target, dictionary, base, method, watch)
+    removed = []
+    for name, given in asked.items():
+        coefficient = found.coefficient(name) if given is None else given
+        if coefficient is None:
+            named = ", ".join(component.name for component in found.components) or "none"
+            raise BadInput(
+                expected=f"a component of the target ({named})", found=name, where=target.name, hint=f"give its coefficient: --remove {name}=0.5"
+            )
+        removed.append((atoms[name], coefficient))
+    return removed, found.warnings
+
+
+def ablate(target: Vector, removed: Removed, out: Path, *, as_adapter: bool = False, watch: Watch = iter) -> None:
+    """Write the target without some components.
+
+    Args:
+        target: an adapter, or a checkpoint minus its base.
+        removed: (task vector, coefficient) pairs.
+        out: folder to make.
+        as_adapter: write, instead of the ablated target, a LoRA that does the subtraction when it is loaded on the target.
+        watch: wraps the loop over tensors, for a progress bar.
+    """
+    if as_adapter:
+        name = str(target.tuned.folder if isinstance(target, Difference) else target.folder)
+        _write_adapter(out, removed, name, _record(target, removed, "adapter for the target"))
+    elif isinstance(target, Difference):
+        _write_checkpoint(target, removed, out, watch)
+    elif target.is_plain:
+        _write_adapter(out, [(target, -1.0), *removed], target.config.base_name or "", _record(target, removed, "adapter"))
+    else:
+        raise BadInput(
+            expected="a target that is a LoRA of linear modules",
+            found=f"a {target.config.kind} adapter with other parts",
+            where=target.folder,
+            hint="merge it into its base and ablate the checkpoint, or use --as-adapter",
+        )
+
+
+def _write_checkpoint(target: Difference, removed: Removed, out: Path, watch: Watch) -> None:
+    tuned = target.tuned
+    _check(tuned, removed)
+    record = _record(target, removed, "checkpoint")
+    with staged(out, record.model_dump(mode="json", exclude={"environment"})) as stage:
+        for file in watch([str(file) for file in tuned.files.files]):
+            shard = Path(file)
+            if not stage.has(shard.name):
+                here = [name for name in tuned.shapes if tuned.files.place[name] == shard]
+                layout = {name: (tuned.files.dtype(name), tuned.shapes[name]) for name in here}
+                with stage.piece(shard.name) as piece:
+                    write_tensors(piece, layout, (_less(tuned, removed, name) for name in here))
+        _copy_others(tuned, stage)
+        write_json(stage.folder / RECORD, record)
+
+
+def _write_adapter(out: Path, removed: Removed, base_name: str, record: AblationRecord) -> None:
+    with staged(out, record.model_dump(mode="json", exclude={"environment"})) as stage:
+        tensors = dict.fromkeys(tensor for vector, _ in removed for tensor in vector.shapes)
+        deltas = {
+            tensor: _joined([(vector, coefficient) for vector, coefficient in removed if tensor in vector.shapes], tensor) for tensor in tensors
+        }
+        write_adapter(stage.folder, deltas, base_name)
+        write_json(stage.folder / RECORD, record)
+
+
+def _joined(removed: Removed, tensor: str) -> LowRank:
+    """-sum c_i B_i A_i as one pair of factors."""
+    parts = [_low_rank(vector, tensor).scaled(-coefficient) for vector, coefficient in removed]
+    return LowRank(torch.cat([part.b for part in parts], dim=1), torch.cat([part.a for part in parts], dim=0))
+
+
+def _low_rank(vector: TaskVector, tensor: str) -> LowRank:
+    delta: Delta = vector.delta(tensor)
+    if not isinstance(delta, LowRank) or not tensor.endswith(".weight"):
+        raise BadInput(
+            expected="components that are plain LoRA, to be written as an adapter",
+            found="a dense change",
+            where=vector.name,
+            tensor=tensor,
+            hint="ablate the checkpoint instead (leave out --as-adapter)",
+        )
+    return delta
+
+
+def _less(target: Checkpoint, removed: Removed, tensor: str) -> Tensor:
+    """One tensor of the target, less the components, before it is rounded to its dtype."""
+    values = target.read(tensor)
+    touching = [(vector, coefficient) for vector, coefficient in removed if tensor in vector.shapes]
+    if not touching:
+        return values
+    result = values.float() if values.dtype != torch.float64 else values
+    for vector, coefficient in touching:
+        result = result - coefficient * vector.delta(tensor).dense()
+    return result
+
+
+def _check(target: Checkpoint, removed: Removed) -> None:
+    for vector, _ in removed:
+        for tensor, shape in vector.shapes.items():
+            if tensor not in target.shapes or target.shapes[tensor] != shape:
+                found = f"shape {target.shapes[tensor]}" if tensor in target.shapes else "no such tensor of its own (a tied head has none)"
+                raise BadInput(
+                    expected=f"a tensor of shape {shape}, which {vector.name} changes",
+                    found=found,
+                    where=target.folder,
+                    tensor=tensor,
+                    hint="untie or resize the target's embeddings, or remove another component",
+                )
+
+
+def _copy_others(target: Checkpoint, stage: Stage) -> None:
+    """Configuration, tokenizer and index, as they are."""
+    weights = {file.name for file in target.files.files}
+    for path in _plain_files(target.folder):
+        if path.name not in weights and not stage.has(path.name):
+            with stage.piece(path.name) as piece:
+                shutil.copyfile(path, piece)
+
+
+def _plain_files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
+
+
+def _record(target: Vector, removed: Removed, form: str) -> AblationRecord:
+    return AblationRecord(
+        target=target.source(), removed={vector.name: coefficient for vector, coefficient in removed}, form=form, environment=environment()
+    )
