@@ -2,12 +2,13 @@
 
 The configuration is mergekit's own. Two things are added: an adapter may be named by its folder alone (``base_model`` is put
 in front; under ``linear`` that is all it is for), and relative paths are taken from the configuration's folder. mergekit
-keys its cache of merged LoRAs by path, so each run gets a fresh one.
+keys its caches by path, so each run gets fresh ones.
 """
 
 from __future__ import annotations
 
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pydantic import BaseModel
 
 from unmerge.checkpoints.adapter_config import CONFIG
 from unmerge.core.errors import BadInput, need, one_line
-from unmerge.core.records import Environment, Source, environment, source, write_json, write_text
+from unmerge.core.records import Environment, Source, environment, is_refusal, source, write_json, write_text
 from unmerge.core.staging import staged
 
 CONFIGURATION, RECORD = "merge.yml", "merge.json"
@@ -80,7 +81,7 @@ def _read(configuration: Path) -> dict[str, Any]:
         raw = yaml.safe_load(configuration.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(expected="a mergekit configuration", found=error.strerror or str(error), where=configuration, hint="check the path") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(
             expected="a mergekit configuration in YAML", found=f"broken YAML ({error})", where=configuration, hint="mend the file"
         ) from error
@@ -91,23 +92,31 @@ def _read(configuration: Path) -> dict[str, Any]:
 
 def _run(runnable: dict[str, Any], out: Path, loras: Path, seed: int, configuration: Path) -> None:
     config, options, run = need("mergekit.config", "merge"), need("mergekit.options", "merge"), need("mergekit.merge", "merge")
+    # models that were opened, by name; mergekit keeps them for the life of the process, even where a folder's content is replaced
+    loaders = need("mergekit.io.tasks", "merge").LoaderCache.loaders
     logging = need("transformers", "merge").utils.logging
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
         parsed = config.MergeConfiguration.model_validate(runnable)
         settings = options.MergeOptions(lora_merge_cache=str(loras), random_seed=seed, quiet=True, write_model_card=False)
-        run.run_merge(parsed, str(out), options=settings)
-    except OSError:
-        raise  # the system's own refusals keep their meaning
+        loaders.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # what PEFT and transformers will rename is between them
+            run.run_merge(parsed, str(out), options=settings)
     except Exception as error:
-        # mergekit raises plain RuntimeError, ValueError, KeyError and pydantic's errors for configurations it cannot run
+        if is_refusal(error):
+            raise  # the system's own refusals keep their meaning
+        # mergekit and transformers raise RuntimeError, ValueError, KeyError, OSError (a model that is not there) and
+        # pydantic's errors for what they cannot run
         raise BadInput(
             expected="a configuration that mergekit can run",
             found=f"{type(error).__name__}: {one_line(str(error))[:300]}",
             where=configuration,
             hint="check the method, its parameters and the models",
         ) from error
+    finally:
+        loaders.clear()
 
 
 class _Resolver:
