@@ -78,7 +78,8 @@ def train_adapter(recipe: TrainingRecipe, name: str, folder: Path, watch: Watch 
     model = finetune(model, tokenizer, examples, recipe.training, seed=seed, lora=recipe.lora, watch=watch)
     seconds = time.monotonic() - started
     right = exact_match(model, tokenizer, held_out) if held_out else []
-    model.save_pretrained(folder)
+    # the base is not changed, and its recorded name need not be a folder here: PEFT is not to look for it on the hub
+    model.save_pretrained(folder, save_embedding_layers=False)
     record = AdapterRecord(
         task=name,
         category=entry.category,

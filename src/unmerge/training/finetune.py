@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from unmerge.core.errors import need
+from unmerge.checkpoints.files import existing_folder
+from unmerge.core.errors import BadInput, need, one_line
 from unmerge.core.examples import Example
 
 if TYPE_CHECKING:
@@ -83,7 +85,8 @@ def finetune(
         task_type="CAUSAL_LM",
     )
     need("transformers", "train").set_seed(seed)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # what trl and transformers will rename is between them
         settings = trl.SFTConfig(
             output_dir=scratch,
             per_device_train_batch_size=schedule.batch_size,
@@ -138,7 +141,20 @@ def load_model(folder: Path, name: str | None = None) -> tuple[Any, Any]:
     transformers = need("transformers", "train")
     import torch
 
+    if not any(entry.name.startswith(("tokenizer", "vocab")) for entry in existing_folder(folder).iterdir()):
+        # transformers would make up an empty one, and train on nothing but unknown tokens
+        raise BadInput(expected="a model with its tokenizer", found="no tokenizer", where=folder, hint="save it beside the model (save_pretrained)")
     transformers.utils.logging.disable_progress_bar()
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        # transformers raises OSError, ValueError, KeyError and more, and speaks of its hub
+        raise BadInput(
+            expected="a causal language model with its tokenizer",
+            found=f"{type(error).__name__}: {one_line(str(error))[:200]}",
+            where=folder,
+            hint="save both into the folder (save_pretrained)",
+        ) from error
     model.name_or_path = name or str(folder)  # PEFT copies it into the adapter's configuration
-    return model, transformers.AutoTokenizer.from_pretrained(folder)
+    return model, tokenizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -10,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unmerge.core.errors import BadInput
 from unmerge.core.records import sha256
 from unmerge.training.finetune import Lora, Schedule
+
+#: a name that is a folder's own: it leads nowhere else, and a dictionary does not take it for hidden
+FolderName = Annotated[str, Field(pattern=r"^[^./\x00][^/\x00]*$")]
 
 
 class AdapterEntry(BaseModel):
@@ -55,7 +59,7 @@ class TrainingRecipe(BaseModel):
     seed: int = 0
     lora: Lora = Field(default_factory=Lora)
     training: Schedule = Field(default_factory=Schedule)
-    adapters: dict[str, AdapterEntry] = Field(min_length=1)
+    adapters: dict[FolderName, AdapterEntry] = Field(min_length=1)
 
     @staticmethod
     def read(file: Path) -> TrainingRecipe:
@@ -69,7 +73,7 @@ class TrainingRecipe(BaseModel):
             recipe = TrainingRecipe.model_validate(raw)
         except OSError as error:
             raise BadInput(expected="a training recipe", found=error.strerror or str(error), where=file, hint="check the path") from error
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise BadInput(expected="a training recipe in YAML", found=f"broken YAML ({error})", where=file, hint="mend the file") from error
         except ValidationError as error:
             first = error.errors()[0]
