@@ -24,12 +24,12 @@ def ablate(
     from unmerge.decomposition import open_base, open_dictionary, open_vector
     from unmerge.decomposition.run import DEFAULT_METHOD
     from unmerge.verify.ablate import ablate as run
-    from unmerge.verify.ablate import coefficients, parse_removal
+    from unmerge.verify.ablate import coefficients, parse_removals
 
+    asked = parse_removals(remove)
     opened = open_base(base) if base else None
     atoms = open_dictionary(dictionary, opened)
     vector = open_vector(target, opened)
-    asked = dict(parse_removal(entry) for entry in remove)
     with bars() as progress:
         removed, warnings = coefficients(vector, atoms, opened, asked, method or DEFAULT_METHOD, progress.over("inner products"))
         warn(warnings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from unmerge.core.records import Environment, Source
 from unmerge.decomposition.base_check import BaseCheck
@@ -83,7 +83,10 @@ class Decomposition(BaseModel):
         norm: ||t||.
     """
 
-    schema_: str = SCHEMA
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    # "schema" is the key in JSON; as an attribute it would hide one of pydantic's
+    schema_: str = Field(SCHEMA, alias="schema")
     method: str
     target: Source
     base: Source | None

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from unmerge.core.errors import BadOutput
-from unmerge.core.records import Environment, environment, fingerprint, read_json, sha256, write_json
+from unmerge.core.records import Environment, environment, fingerprint, read_json, sha256, write_json, write_text
 from unmerge.core.staging import staged
 from unmerge.decomposition import Decomposition, Dictionary, decompose, open_base, open_dictionary, open_vector
 from unmerge.evaluation.exact_match import exact_match
@@ -123,7 +123,7 @@ def _target(out: Path) -> None:
         "dtype": "bfloat16",
         "models": [{"model": f"dictionary/{name}", "parameters": {"weight": weight}} for name, weight in WEIGHTS.items()],
     }
-    (out / "merge.yml").write_text(yaml.safe_dump(configuration, sort_keys=False), encoding="utf-8")
+    write_text(out / "merge.yml", yaml.safe_dump(configuration, sort_keys=False))
     merge(out / "merge.yml", out / "target", SEED)
 
 

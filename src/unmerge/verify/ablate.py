@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from unmerge.checkpoints import Checkpoint, Difference
+from unmerge.checkpoints import Adapter, Checkpoint, Difference
 from unmerge.checkpoints.write import write_tensors
 from unmerge.checkpoints.write_adapter import write_adapter
 from unmerge.core.errors import BadInput
@@ -24,24 +24,37 @@ from unmerge.core.staging import Stage, staged
 from unmerge.decomposition import Dictionary, decompose
 from unmerge.decomposition.dictionary import Vector
 from unmerge.decomposition.run import DEFAULT_METHOD
-from unmerge.vectors import Delta, LowRank, TaskVector
+from unmerge.vectors import Delta, Dense, LowRank
 
 RECORD = "ablation.json"
 Watch = Callable[[Iterable[str]], Iterable[str]]
-Removed = Sequence[tuple[TaskVector, float]]
+Removed = Sequence[tuple[Vector, float]]
 
 
 class AblationRecord(BaseModel):
-    """What was subtracted from what."""
+    """What was subtracted from what: coefficients and inputs by the component's name."""
 
     target: Source
     removed: dict[str, float]
+    components: dict[str, Source]
     form: str
     environment: Environment
 
 
-def parse_removal(text: str) -> tuple[str, float | None]:
-    """``NAME`` or ``NAME=COEFFICIENT``."""
+def parse_removals(texts: Iterable[str]) -> dict[str, float | None]:
+    """Each ``NAME`` or ``NAME=COEFFICIENT``, by name."""
+    asked: dict[str, float | None] = {}
+    for text in texts:
+        name, coefficient = _parse_removal(text)
+        if name in asked:
+            raise BadInput(
+                expected="every component once", found=f"{name} twice", where=f"--remove {text}", hint="give it once, with one coefficient"
+            )
+        asked[name] = coefficient
+    return asked
+
+
+def _parse_removal(text: str) -> tuple[str, float | None]:
     name, equals, number = text.partition("=")
     try:
         coefficient = float(number) if equals else None
@@ -95,8 +108,9 @@ def ablate(target: Vector, removed: Removed, out: Path, *, as_adapter: bool = Fa
         watch: wraps the loop over tensors, for a progress bar.
     """
     if as_adapter:
-        name = str(target.tuned.folder if isinstance(target, Difference) else target.folder)
-        _write_adapter(out, removed, name, _record(target, removed, "adapter for the target"))
+        # on an adapter it is loaded beside the adapter, so that both have one base
+        base_name = str(target.tuned.folder) if isinstance(target, Difference) else target.config.base_name or ""
+        _write_adapter(out, removed, base_name, _record(target, removed, "adapter for the target"))
     elif isinstance(target, Difference):
         _write_checkpoint(target, removed, out, watch)
     elif target.is_plain:
@@ -132,7 +146,11 @@ def _write_adapter(out: Path, removed: Removed, base_name: str, record: Ablation
         deltas = {
             tensor: _joined([(vector, coefficient) for vector, coefficient in removed if tensor in vector.shapes], tensor) for tensor in tensors
         }
-        write_adapter(stage.folder, deltas, base_name)
+        with stage.piece("adapter") as piece:
+            write_adapter(piece, deltas, base_name)
+        for path in sorted((stage.folder / "adapter").iterdir()):
+            path.rename(stage.folder / path.name)
+        (stage.folder / "adapter").rmdir()
         write_json(stage.folder / RECORD, record)
 
 
@@ -142,12 +160,13 @@ def _joined(removed: Removed, tensor: str) -> LowRank:
     return LowRank(torch.cat([part.b for part in parts], dim=1), torch.cat([part.a for part in parts], dim=0))
 
 
-def _low_rank(vector: TaskVector, tensor: str) -> LowRank:
+def _low_rank(vector: Vector, tensor: str) -> LowRank:
     delta: Delta = vector.delta(tensor)
-    if not isinstance(delta, LowRank) or not tensor.endswith(".weight"):
+    # the factors of an embedding or of a transposed matrix would have to change places
+    if not (isinstance(vector, Adapter) and vector.is_plain and isinstance(delta, LowRank)):
         raise BadInput(
-            expected="components that are plain LoRA, to be written as an adapter",
-            found="a dense change",
+            expected="components that are LoRA of linear modules, to be written as an adapter",
+            found="a dense change" if isinstance(delta, Dense) else "an adapter with other parts",
             where=vector.name,
             tensor=tensor,
             hint="ablate the checkpoint instead (leave out --as-adapter)",
@@ -196,5 +215,9 @@ def _plain_files(folder: Path) -> Iterator[Path]:
 
 def _record(target: Vector, removed: Removed, form: str) -> AblationRecord:
     return AblationRecord(
-        target=target.source(), removed={vector.name: coefficient for vector, coefficient in removed}, form=form, environment=environment()
+        target=target.source(),
+        removed={vector.name: coefficient for vector, coefficient in removed},
+        components={vector.name: vector.source() for vector, _ in removed},
+        form=form,
+        environment=environment(),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from unmerge.core.errors import BadOutput
 from unmerge.core.records import Environment, environment, write_json
 from unmerge.core.staging import Stage, staged
 from unmerge.evaluation.exact_match import exact_match
@@ -51,13 +52,15 @@ def build_zoo(out: Path, seed: int, watch: Callable[[str], Watch]) -> ZooRecord:
     """Build a zoo; an interrupted run keeps what it has trained.
 
     Args:
-        out: folder to make or replace.
+        out: folder to make, or a zoo to replace.
         seed: of data, base and adapters.
         watch: given what is trained, returns what is told of its steps.
 
     Returns:
         The record that lies in ``out/zoo.json``.
     """
+    if out.exists() and not (out / ZOO_RECORD).exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadOutput(where=out, found="something that is no zoo", hint="choose another --out")
     with staged(out, {"zoo": seed}, replace=True) as stage:
         if not stage.has(BASE):
             with stage.piece(BASE) as piece:
