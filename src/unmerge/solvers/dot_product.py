@@ -8,15 +8,12 @@ shared directions once for every atom that shares them. Named: ||c_i v_i|| >= 0.
 
 from __future__ import annotations
 
-import numpy as np
-
 from unmerge.solvers.problem import Problem, Solution, named_by_share
 
 
 def dot_product(problem: Problem) -> Solution:
     """Solve atom by atom. Equivalent: ``V.T @ t / (V * V).sum(0)``."""
-    squares = np.diag(problem.gram)
-    coefficients = np.divide(problem.correlation, squares, out=np.zeros(problem.size), where=squares > 0)
+    coefficients = problem.coefficients(problem.target_cosines)
     return Solution(
         coefficients=coefficients,
         named=named_by_share(problem, coefficients),

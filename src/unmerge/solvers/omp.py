@@ -1,48 +1,61 @@
 """Orthogonal matching pursuit (Pati, Rezaiifar and Krishnaprasad, 1993), in its Gram form (Rubinstein et al., 2008).
 
 Repeat: take the atom with the largest |cosine| with the residual, then refit all chosen atoms by least squares.
-Stops by a stated rule: the next atom would lower ||t - V c||^2 by less than ``gain`` ||t||^2. Every chosen atom is
-named unless its coefficient is negative: a merge adds, so a negative coefficient names nothing.
+Stops by a stated rule: the next atom would lower ||t - V c||^2 by less than ``gain`` ||t||^2. Recovers k atoms whose largest |cosine|
+mu satisfies k < (1 + 1/mu) / 2 (Tropp, 2004). Every chosen atom is named unless its coefficient is negative: a merge adds, so a
+negative coefficient names nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
-from unmerge.solvers.problem import Problem, Solution
+from unmerge.solvers.problem import GAIN, Problem, Solution, Vector, named_by_support
+from unmerge.solvers.support import normal_violation, refit
 
-#: the least share of ||t||^2 that an atom must bring
-GAIN = 0.01
+#: the shares (n,) that fit the target best on some atoms
+Fit = Callable[[Problem, Sequence[int]], Vector]
 
 
 def omp(problem: Problem, gain: float = GAIN) -> Solution:
     """Greedy selection. Equivalent: ``sklearn.linear_model.orthogonal_mp_gram`` with ``tol`` chosen by the stopping rule."""
-    scales = problem.scales
-    cosines = problem.gram / np.outer(scales, scales)
-    right = problem.correlation / scales
-    chosen: list[int] = []
-    coefficients = np.zeros(problem.size)
-    residual = problem.norm_squared
-    stopped = "every atom was taken"
-    while len(chosen) < problem.size:
-        with_residual = np.abs(problem.gradient(coefficients)) / scales
-        with_residual[chosen] = -1.0
-        candidate = [*chosen, int(np.argmax(with_residual))]
-        # among unit atoms, so that a short atom beside a long one is not taken for a singular matrix
-        fitted, *_ = np.linalg.lstsq(cosines[np.ix_(candidate, candidate)], right[candidate], rcond=None)
-        trial = np.zeros(problem.size)
-        trial[candidate] = fitted / scales[candidate]
-        remaining = problem.residual_squared(trial)
-        if residual - remaining < gain * problem.norm_squared or problem.norm_squared <= 0:
-            stopped = f"the next atom would lower the squared error by less than {gain:g} of the target's squared norm"
-            break
-        chosen, coefficients, residual = candidate, trial, remaining
-    on_chosen = problem.gradient(coefficients)[chosen] / (scales[chosen] * problem.target_scale)
+    shares, chosen, stopped = pursue(problem, gain, np.abs, refit)
+    coefficients = problem.coefficients(shares)
     return Solution(
         coefficients=coefficients,
-        named=coefficients > 0,
+        named=named_by_support(coefficients),
         residual_squared=problem.residual_squared(coefficients),
-        violation=float(np.abs(on_chosen).max(initial=0.0)),
+        violation=normal_violation(problem, shares, chosen),
         steps=len(chosen),
         stopped=stopped,
     )
+
+
+def pursue(problem: Problem, gain: float, score: Callable[[Vector], Vector], fit: Fit) -> tuple[Vector, list[int], str]:
+    """Add atoms one by one while each lowers the squared error by ``gain`` of ||t||^2.
+
+    Args:
+        problem: to solve.
+        gain: the least share of ||t||^2 that an atom must bring.
+        score: of each atom, from its product with the residual; the largest is taken, none at 0 or below.
+        fit: the coefficients of the chosen atoms.
+
+    Returns:
+        (shares, the atoms in the order chosen, why it stopped).
+    """
+    shares, chosen = np.zeros(problem.size), list[int]()
+    error = problem.share_error(shares)
+    while len(chosen) < problem.size:
+        scores = score(-problem.share_gradient(shares))
+        scores[chosen] = 0.0
+        best = int(np.argmax(scores))
+        if scores[best] <= 0:
+            return shares, chosen, "no atom left goes the way of the residual"
+        trial = fit(problem, [*chosen, best])
+        remaining = problem.share_error(trial)
+        if error - remaining < gain:
+            return shares, chosen, f"the next atom would lower the squared error by less than {gain:g} of the target's squared norm"
+        chosen, shares, error = [*chosen, best], trial, remaining
+    return shares, chosen, "every atom was taken"
