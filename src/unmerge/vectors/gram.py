@@ -10,6 +10,8 @@ block by block.
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -36,6 +38,7 @@ class Gram:
         gram: (m, n, n), between atoms.
         correlation: (m, n), of each atom with the target.
         norm_squared: (m,), of the target.
+        entries: (m,), over how many weights.
         skipped: tensors that the target or an atom leaves out, named with the one that does. They are left out for all:
             a change that is not known must not be taken for none.
     """
@@ -45,31 +48,71 @@ class Gram:
     gram: NDArray[np.float64]
     correlation: NDArray[np.float64]
     norm_squared: NDArray[np.float64]
+    entries: NDArray[np.int64]
     skipped: tuple[Skipped, ...] = ()
 
+    def only(self, rows: Sequence[int]) -> Gram:
+        """Some of the tensors, by place."""
+        chosen = list(rows)
+        tensors = tuple(self.tensors[row] for row in chosen)
+        return Gram(self.atoms, tensors, self.gram[chosen], self.correlation[chosen], self.norm_squared[chosen], self.entries[chosen], self.skipped)
 
-def gram(atoms: Sequence[TaskVector], target: TaskVector, watch: Callable[[Iterable[str]], Iterable[str]] = iter) -> Gram:
+
+class Weights(ABC):
+    """Which weights of a tensor count."""
+
+    @abstractmethod
+    def products(self, tensor: str, atoms: Sequence[Delta | None], target: Delta | None) -> tuple[NDArray[np.float64], int]:
+        """Inner products over the weights that count.
+
+        Args:
+            tensor: its name.
+            atoms: the change by each of n atoms, None where it leaves the tensor as it is.
+            target: the target's, or None.
+
+        Returns:
+            ((n + 1, n + 1) inner products, the target last; how many weights count).
+        """
+
+
+class AllWeights(Weights):
+    """All of them, nothing expanded."""
+
+    def products(self, tensor: str, atoms: Sequence[Delta | None], target: Delta | None) -> tuple[NDArray[np.float64], int]:
+        n, stack = len(atoms), Stack.of(atoms)
+        products = np.zeros((n + 1, n + 1))
+        products[:n, :n] = stack.gram()
+        if target is not None:
+            products[:n, n] = products[n, :n] = stack.correlation(target)
+            products[n, n] = norm_squared(target)
+        return products, max(math.prod(delta.shape) for delta in (target, *atoms) if delta is not None)
+
+
+ALL_WEIGHTS = AllWeights()
+
+
+def gram(
+    atoms: Sequence[TaskVector], target: TaskVector, watch: Callable[[Iterable[str]], Iterable[str]] = iter, weights: Weights = ALL_WEIGHTS
+) -> Gram:
     """Read every tensor that the target or an atom changes, once, and take all inner products.
 
     Args:
         atoms: n task vectors.
         target: the task vector to be explained.
         watch: wraps the loop over tensors, for a progress bar.
+        weights: which weights count; ``restricted`` has others than all.
     """
     vectors = (target, *atoms)
     skipped = tuple(Skipped(skip.tensor, f"{vector.name}: {skip.reason}") for vector in vectors for skip in vector.skipped)
     left_out = {skip.tensor for skip in skipped}
     tensors = tuple(dict.fromkeys(name for vector in vectors for name in vector.shapes if name not in left_out))
     n, m = len(atoms), len(tensors)
-    products, correlation, norms = np.zeros((m, n, n)), np.zeros((m, n)), np.zeros(m)
+    products, entries = np.zeros((m, n + 1, n + 1)), np.zeros(m, dtype=np.int64)
     for row, tensor in enumerate(watch(tensors)):
-        stack = Stack.of([vector.delta(tensor) if tensor in vector.shapes else None for vector in atoms])
-        products[row] = stack.gram()
-        if tensor in target.shapes:
-            delta = target.delta(tensor)
-            correlation[row] = stack.correlation(delta)
-            norms[row] = norm_squared(delta)
-    return Gram(tuple(atom.name for atom in atoms), tensors, products, correlation, norms, skipped)
+        last, *changes = (vector.delta(tensor) if tensor in vector.shapes else None for vector in vectors)
+        products[row], entries[row] = weights.products(tensor, changes, last)
+    names = tuple(atom.name for atom in atoms)
+    return Gram(names, tensors, products[:, :n, :n], products[:, :n, n], products[:, n, n], entries, skipped)
 
 
 @dataclass(frozen=True)
