@@ -127,6 +127,27 @@ def test_record(zoo: Path, merged: Merged, weights: dict[str, float], tmp_path: 
     assert "torch" in record.environment.versions
 
 
+def test_the_weights_in_another_format_are_left_behind(zoo: Path, merged: Merged, weights: dict[str, float], tmp_path: Path) -> None:
+    """Copied, they would bring the component back; the record names them."""
+    one = next(iter(weights))
+    target = shutil.copytree(merged(weights), tmp_path / "target")
+    others = [
+        "consolidated.00.pth",
+        "model-q8.gguf",
+        "model.safetensors.index.json",
+        "other.safetensors",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+    ]
+    for name in [*others, "chat_template.jinja"]:
+        (target / name).write_text("{}")
+    vector, (atom,) = opened(zoo, target, one)
+    ablate(vector, [(atom, 0.9)], tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {path.name for path in merged(weights).iterdir()} | {"ablation.json", "chat_template.jinja"}
+    assert AblationRecord.model_validate_json((tmp_path / "out" / "ablation.json").read_text()).left_out == others
+
+
 def test_interrupted_between_shards(zoo: Path, merged: Merged, weights: dict[str, float], tmp_path: Path) -> None:
     """Ctrl-C after the first shard: it is kept, not written again, and the result is that of an uninterrupted run."""
     one = next(iter(weights))

@@ -20,24 +20,30 @@ from unmerge.checkpoints.write import write_tensors
 from unmerge.checkpoints.write_adapter import write_adapter
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Environment, Source, environment, write_json
-from unmerge.core.staging import Stage, staged
+from unmerge.core.staging import staged
 from unmerge.decomposition import Dictionary, decompose
 from unmerge.decomposition.dictionary import Vector
 from unmerge.decomposition.run import DEFAULT_METHOD
 from unmerge.vectors import Delta, Dense, LowRank
 
 RECORD = "ablation.json"
+#: endings of files with weights
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
 Watch = Callable[[Iterable[str]], Iterable[str]]
 Removed = Sequence[tuple[Vector, float]]
 
 
 class AblationRecord(BaseModel):
-    """What was subtracted from what: coefficients and inputs by the component's name."""
+    """What was subtracted from what: coefficients and inputs by the component's name.
+
+    ``left_out`` names files of the target that hold its weights in another format; copied, they would bring the component back.
+    """
 
     target: Source
     removed: dict[str, float]
     components: dict[str, Source]
     form: str
+    left_out: list[str] = []
     environment: Environment
 
 
@@ -127,7 +133,9 @@ def ablate(target: Vector, removed: Removed, out: Path, *, as_adapter: bool = Fa
 def _write_checkpoint(target: Difference, removed: Removed, out: Path, watch: Watch) -> None:
     tuned = target.tuned
     _check(tuned, removed)
-    record = _record(target, removed, "checkpoint")
+    others = [path for path in _plain_files(tuned.folder) if path not in tuned.files.files]
+    left_out = [path.name for path in others if _is_weights(path) and path.name != _index(tuned)]
+    record = _record(target, removed, "checkpoint", left_out)
     with staged(out, record.model_dump(mode="json", exclude={"environment"})) as stage:
         for file in watch([str(file) for file in tuned.files.files]):
             shard = Path(file)
@@ -136,7 +144,10 @@ def _write_checkpoint(target: Difference, removed: Removed, out: Path, watch: Wa
                 layout = {name: (tuned.files.dtype(name), tuned.shapes[name]) for name in here}
                 with stage.piece(shard.name) as piece:
                     write_tensors(piece, layout, (_less(tuned, removed, name) for name in here))
-        _copy_others(tuned, stage)
+        for path in others:
+            if path.name not in left_out and not stage.has(path.name):
+                with stage.piece(path.name) as piece:
+                    shutil.copyfile(path, piece)
         write_json(stage.folder / RECORD, record)
 
 
@@ -200,24 +211,26 @@ def _check(target: Checkpoint, removed: Removed) -> None:
                 )
 
 
-def _copy_others(target: Checkpoint, stage: Stage) -> None:
-    """Configuration, tokenizer and index, as they are."""
-    weights = {file.name for file in target.files.files}
-    for path in _plain_files(target.folder):
-        if path.name not in weights and not stage.has(path.name):
-            with stage.piece(path.name) as piece:
-                shutil.copyfile(path, piece)
+def _index(checkpoint: Checkpoint) -> str | None:
+    """The name of the index that lists the checkpoint's shards; None for a single file."""
+    return None if "model.safetensors" in {file.name for file in checkpoint.files.files} else "model.safetensors.index.json"
 
 
 def _plain_files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
 
 
-def _record(target: Vector, removed: Removed, form: str) -> AblationRecord:
+def _is_weights(path: Path) -> bool:
+    """Whether a file holds weights, or lists the files that do, in whichever format."""
+    return path.name.removesuffix(".index.json").endswith(_WEIGHTS)
+
+
+def _record(target: Vector, removed: Removed, form: str, left_out: Sequence[str] = ()) -> AblationRecord:
     return AblationRecord(
         target=target.source(),
         removed={vector.name: coefficient for vector, coefficient in removed},
         components={vector.name: vector.source() for vector, _ in removed},
         form=form,
+        left_out=list(left_out),
         environment=environment(),
     )
