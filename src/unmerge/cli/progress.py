@@ -53,5 +53,7 @@ def bars() -> Iterator[Bars]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    # switched off, not merely unseen: where there is no terminal rich would still print an empty line
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield Bars(progress)

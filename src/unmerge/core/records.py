@@ -124,8 +124,8 @@ def cannot_write(where: Path, error: BaseException) -> BadOutput:
 
 
 def _errno(error: BaseException) -> int | None:
-    """The system's error number. Libraries in Rust, safetensors among them, raise errors of their own that only print it."""
-    if isinstance(error, OSError):
+    """The system's error number. Libraries in Rust, safetensors among them, and ``shutil.copytree`` raise errors that only print it."""
+    if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    printed = re.search(r"\(os error (\d+)\)", str(error))
+    printed = re.search(r"(?:\(os error |\[Errno )(\d+)[)\]]", str(error))
     return int(printed[1]) if printed else None

@@ -115,7 +115,7 @@ def _discard(partial: Path, made: Iterable[Path]) -> None:
 
 def _place(error: BaseException, partial: Path, out: Path) -> Path | None:
     """What could not be written; None where the system refused something else, such as reading an input."""
-    named = error.filename if isinstance(error, OSError) else None
+    named = error.filename2 or error.filename if isinstance(error, OSError) else None  # the second one is where a copy goes
     if not isinstance(named, str) or Path(named).is_relative_to(partial):
         return out
     return Path(named) if is_full(error) else None

@@ -44,7 +44,7 @@ def open_vector(folder: Path, base: Checkpoint | None) -> Vector:
     """Open an adapter, or a checkpoint as its difference to the base.
 
     Raises:
-        BadInput: neither, or a checkpoint without a base.
+        BadInput: neither, a checkpoint without a base, or one whose shapes are not the base's.
     """
     if (existing_folder(folder) / CONFIG).exists():
         return Adapter.open(folder, base)
@@ -52,7 +52,9 @@ def open_vector(folder: Path, base: Checkpoint | None) -> Vector:
         raise BadInput(expected=f"an adapter ({CONFIG}) or a checkpoint (config.json)", found="neither", where=folder, hint="check the path")
     if base is None:
         raise BadInput(expected="a base to subtract from a checkpoint", found="none", where=folder, hint="give the base with --base")
-    return Difference(folder.resolve().name, Checkpoint.open(folder), base)
+    difference = Difference(folder.resolve().name, Checkpoint.open(folder), base)
+    _ = difference.shapes  # another base is refused now, not in the middle of the work
+    return difference
 
 
 def open_dictionary(folders: Sequence[Path], base: Checkpoint | None) -> Dictionary:
