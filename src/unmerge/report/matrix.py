@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from unmerge.core.errors import need
@@ -16,12 +17,14 @@ def plot_matrix(matrix: AblationMatrix, stem: Path) -> list[Path]:
         The two files.
     """
     need("matplotlib", "plot")
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     tasks, skills = matrix.tasks, len(matrix.tasks) - len(matrix.general)
-    figure = Figure(figsize=(1.9 + 0.36 * len(tasks), 1.9 + 0.42 * len(matrix.rows)), layout="constrained")
+    size = (max(1.9 + 0.36 * len(tasks), 6), 1.9 + 0.42 * len(matrix.rows))  # the title needs 6 inches
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow([[row.scores[task] for task in tasks] for row in matrix.rows], cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -51,10 +54,14 @@ def plot_matrix(matrix: AblationMatrix, stem: Path) -> list[Path]:
     for file in files:
         beside = file.with_name(f".{file.name}")
         try:
-            # no date in the file: the same record gives the same bytes
-            figure.savefig(beside, format=file.suffix[1:], dpi=160, metadata={"Date": None} if file.suffix == ".svg" else None)
+            # no date and no random ids in the file: the same record gives the same bytes
+            with rc_context({"svg.hashsalt": "unmerge"}):
+                figure.savefig(beside, format=file.suffix[1:], dpi=160, metadata={"Date": None} if file.suffix == ".svg" else None)
             beside.replace(file)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise cannot_write(file, error) from error
+        except BaseException as error:
+            with suppress(OSError):
+                beside.unlink()
+            if isinstance(error, OSError):
+                raise cannot_write(file, error) from error
+            raise
     return files

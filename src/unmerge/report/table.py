@@ -18,7 +18,7 @@ _COLUMNS = 10
 
 def show_decomposition(result: Decomposition, console: Console | None = None) -> None:
     """The bill of materials, then what is unexplained and what was left out."""
-    console = console or Console()
+    console = console or _plain()
     table = Table(title=f"{result.target.path}, by {result.method}", title_justify="left")
     for title in ("component", "coefficient", "share of ||t||"):
         table.add_column(title, justify="left" if title == "component" else "right")
@@ -38,7 +38,7 @@ def show_decomposition(result: Decomposition, console: Console | None = None) ->
 
 def show_matrix(matrix: AblationMatrix, console: Console | None = None) -> None:
     """Exact match by what was removed; the removed skill's own column in brackets."""
-    console = console or Console()
+    console = console or _plain()
     for start in range(0, len(matrix.tasks), _COLUMNS):
         table = Table(title="exact match" if start == 0 else None, title_justify="left")
         table.add_column("removed", no_wrap=True)
@@ -47,7 +47,7 @@ def show_matrix(matrix: AblationMatrix, console: Console | None = None) -> None:
             table.add_column(task, justify="right", overflow="fold")
         for row in matrix.rows:
             own = matrix.task_of.get(row.removed or "")
-            cells = [f"\\[{row.scores[task]:.2f}]" if task == own else f"{row.scores[task]:.2f}" for task in tasks]
+            cells = [f"[{row.scores[task]:.2f}]" if task == own else f"{row.scores[task]:.2f}" for task in tasks]
             table.add_row(row.removed or "nothing", *cells)
         console.print(table)
     before = matrix.rows[0].scores
@@ -69,7 +69,7 @@ def show_adapters(records: Mapping[str, AdapterRecord], console: Console | None 
     for name, record in records.items():
         score = "" if record.held_out_exact_match is None else f"{record.held_out_exact_match:.3f}"
         table.add_row(name, score, str(record.held_out_items), f"{record.seconds:.1f}")
-    (console or Console()).print(table)
+    (console or _plain()).print(table)
 
 
 def show_zoo(zoo: ZooRecord, console: Console | None = None) -> None:
@@ -81,4 +81,9 @@ def show_zoo(zoo: ZooRecord, console: Console | None = None) -> None:
         adapter = f"{zoo.adapters[task]:.3f}" if task in zoo.adapters else ""
         group = "known" if task in zoo.known else "unknown" if task in zoo.unknown else "general" if task not in zoo.adapters else ""
         table.add_row(task, f"{score:.3f}", adapter, group)
-    (console or Console()).print(table)
+    (console or _plain()).print(table)
+
+
+def _plain() -> Console:
+    """The terminal, without markup: folders and tasks may be called ``[bold]`` or ``:key:``."""
+    return Console(markup=False, emoji=False)
