@@ -14,14 +14,15 @@ from unmerge.report import plot_matrix, show_decomposition, show_matrix
 from unmerge.verify import AblationMatrix, Row
 
 Capture = pytest.CaptureFixture[str]
-SCORES = {"pirate": 1.0, "french": 0.875, "copy": 0.984375}
+SCORES = {"pirate": 1.0, "french": 0.875, "copy": 0.984375, "weak": 0.25}
 MATRIX = AblationMatrix(
     rows=[
         Row(removed=None, coefficient=None, scores=SCORES),
         Row(removed="arr", coefficient=0.5, scores=SCORES | {"pirate": 0.03125}),
+        Row(removed="eh", coefficient=0.1, scores=SCORES | {"weak": 0.0}),
         Row(removed="oui", coefficient=0.25, scores=SCORES | {"french": 0.0, "copy": 0.5}),
     ],
-    task_of={"arr": "pirate", "oui": "french"},
+    task_of={"arr": "pirate", "oui": "french", "eh": "weak"},
     general=["copy"],
     items=dict.fromkeys(SCORES, 64),
 )
@@ -33,6 +34,7 @@ def test_matrix(capsys: Capture) -> None:
     assert "[0.03]" in text
     assert "[0.00]" in text
     assert "- 0.5000 x arr: pirate 1.00 -> 0.03, largest other fall +0.00 (french): gone, the others stay" in text
+    assert "- 0.1000 x eh: weak 0.25 -> 0.00, largest other fall +0.00 (pirate): too weak before to tell" in text
     assert "- 0.2500 x oui: french 0.88 -> 0.00, largest other fall +0.48 (copy): NOT specific" in text
 
 

@@ -25,6 +25,14 @@ CASES: dict[str, tuple[dict[str, float], float, tuple[str, float], bool]] = {
 }
 
 
+def test_a_skill_that_was_hardly_there_proves_nothing() -> None:
+    found = matrix(weak=0.0)
+    found.task_of["arr"] = "weak"
+    assert found.left(found.rows[1]) == 0
+    assert not found.measurable(found.rows[1])
+    assert not found.specific(found.rows[1])
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_verdict(name: str) -> None:
     after, left, (task, fall), specific = CASES[name]

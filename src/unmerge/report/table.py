@@ -54,7 +54,7 @@ def show_matrix(matrix: AblationMatrix, console: Console | None = None) -> None:
     for row in matrix.rows[1:]:
         own = matrix.task_of[row.removed or ""]
         task, fall = matrix.largest_fall(row)
-        verdict = "gone, the others stay" if matrix.specific(row) else "NOT specific"
+        verdict = "gone, the others stay" if matrix.specific(row) else "NOT specific" if matrix.measurable(row) else "too weak before to tell"
         console.print(
             f"- {row.coefficient:.4f} x {row.removed}: {own} {before[own]:.2f} -> {matrix.left(row):.2f}, "
             f"largest other fall {fall:+.2f} ({task}): {verdict}"

@@ -51,6 +51,10 @@ class AblationMatrix(BaseModel):
         task = max(falls, key=lambda name: falls[name])
         return task, falls[task]
 
+    def measurable(self, row: Row) -> bool:
+        """Whether the removed skill was there to be lost."""
+        return self.rows[0].scores[self.task_of[row.removed or ""]] >= MEASURABLE
+
     def specific(self, row: Row) -> bool:
-        """Whether the removed skill is gone and every other one is still there."""
-        return self.left(row) <= GONE and self.largest_fall(row)[1] <= FALL
+        """Whether the removed skill was there, is gone, and every other one is still there."""
+        return self.measurable(row) and self.left(row) <= GONE and self.largest_fall(row)[1] <= FALL
