@@ -39,8 +39,8 @@ def free(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return x
 
 
-def shrunk(x: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:
-    """prox of penalty ||x||_1: soft thresholding."""
+def shrunk(x: NDArray[np.float64], penalty: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """prox of penalty ||x||_1: soft thresholding; a penalty for each column may be given."""
     return np.asarray(np.sign(x) * np.maximum(np.abs(x) - penalty, 0.0))
 
 
