@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from unmerge.core.errors import BadInput
 from unmerge.vectors import Delta, Dense, Held, LowRank, Skipped, Stack, gram
 
 #: the module; the package's attribute of that name is the function
@@ -147,6 +148,16 @@ def test_a_tensor_that_one_side_leaves_out_is_left_out_for_all(side: str) -> Non
     rows, goal = np.stack([flat(atom, found.tensors) for atom in atoms]), flat(target, found.tensors)
     np.testing.assert_allclose(found.gram.sum(0), rows @ rows.T, rtol=1e-6)
     np.testing.assert_allclose(found.correlation.sum(0), rows @ goal, rtol=1e-6)
+
+
+def test_vectors_of_different_models_are_refused() -> None:
+    atoms, target = vectors()
+    wider = Held("wider", {"v": LowRank(torch.randn(4, 1), torch.randn(1, 6))})
+    text = r"^wider, tensor v: expected the shape \(4, 5\) that the tensor has in the other task vectors, found \(4, 6\); they belong to different"
+    with pytest.raises(BadInput, match=text):
+        gram([*atoms, wider], target)
+    # where the tensor is left out for all, its shape does not matter
+    assert "v" not in gram([*atoms, wider], Held("t", {"q": target.delta("q")}, (Skipped("v", "why"),))).tensors
 
 
 def test_coefficients_come_back_through_the_factors() -> None:

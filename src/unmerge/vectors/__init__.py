@@ -4,7 +4,7 @@ from unmerge.vectors.delta import Delta, Dense, LowRank, Shape, norm_squared, si
 from unmerge.vectors.entries import at, largest
 from unmerge.vectors.gram import Gram, Stack, Weights, gram
 from unmerge.vectors.restricted import ChangedWeights, MaskedWeights
-from unmerge.vectors.source import Held, Skipped, TaskVector
+from unmerge.vectors.source import Held, Skipped, TaskVector, common
 
 __all__ = [
     "ChangedWeights",
@@ -20,6 +20,7 @@ __all__ = [
     "TaskVector",
     "Weights",
     "at",
+    "common",
     "gram",
     "largest",
     "norm_squared",

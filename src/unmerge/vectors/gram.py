@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmerge.vectors.delta import Delta, Dense, LowRank, norm_squared
-from unmerge.vectors.source import Skipped, TaskVector
+from unmerge.vectors.source import Skipped, TaskVector, common
 
 #: entries of a dense tensor converted to float64 at a time (32 MiB)
 _BLOCK = 1 << 22
@@ -39,8 +39,7 @@ class Gram:
         correlation: (m, n), of each atom with the target.
         norm_squared: (m,), of the target.
         entries: (m,), over how many weights.
-        skipped: tensors that the target or an atom leaves out, named with the one that does. They are left out for all:
-            a change that is not known must not be taken for none.
+        skipped: tensors that the target or an atom leaves out, and so are left out for all.
     """
 
     atoms: tuple[str, ...]
@@ -101,11 +100,13 @@ def gram(
         target: the task vector to be explained.
         watch: wraps the loop over tensors, for a progress bar.
         weights: which weights count; ``restricted`` has others than all.
+
+    Raises:
+        BadInput: two of them give a tensor different shapes.
     """
     vectors = (target, *atoms)
-    skipped = tuple(Skipped(skip.tensor, f"{vector.name}: {skip.reason}") for vector in vectors for skip in vector.skipped)
-    left_out = {skip.tensor for skip in skipped}
-    tensors = tuple(dict.fromkeys(name for vector in vectors for name in vector.shapes if name not in left_out))
+    shapes, skipped = common(vectors)
+    tensors = tuple(shapes)
     n, m = len(atoms), len(tensors)
     products, entries = np.zeros((m, n + 1, n + 1)), np.zeros(m, dtype=np.int64)
     for row, tensor in enumerate(watch(tensors)):

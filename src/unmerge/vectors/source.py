@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from unmerge.core.errors import BadInput
 from unmerge.vectors.delta import Delta, Shape
 
 
@@ -61,3 +62,30 @@ class Held:
 
     def delta(self, tensor: str) -> Delta:
         return self.deltas[tensor]
+
+
+def common(vectors: Sequence[TaskVector]) -> tuple[dict[str, Shape], tuple[Skipped, ...]]:
+    """The tensors that at least one of the vectors changes, and those that are left out.
+
+    A tensor that one vector leaves out is left out for all: a change that is not known must not be taken for none.
+
+    Returns:
+        (shapes by tensor, what is left out, named with the vector that does).
+
+    Raises:
+        BadInput: two vectors give a tensor different shapes.
+    """
+    skipped = tuple(Skipped(skip.tensor, f"{vector.name}: {skip.reason}") for vector in vectors for skip in vector.skipped)
+    left_out = {skip.tensor for skip in skipped}
+    shapes: dict[str, Shape] = {}
+    for vector in vectors:
+        for tensor, shape in vector.shapes.items():
+            if tensor not in left_out and shapes.setdefault(tensor, shape) != shape:
+                raise BadInput(
+                    expected=f"the shape {shapes[tensor]} that the tensor has in the other task vectors",
+                    found=f"{shape}",
+                    where=vector.name,
+                    tensor=tensor,
+                    hint="they belong to different models; give the base with --base to see which one does not fit",
+                )
+    return shapes, skipped
