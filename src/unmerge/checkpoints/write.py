@@ -23,6 +23,7 @@ _NAMES = {
     torch.bfloat16: "BF16",
     torch.float8_e4m3fn: "F8_E4M3",
     torch.float8_e5m2: "F8_E5M2",
+    torch.int64: "I64",
 }
 _TYPES = {name: dtype for dtype, name in _NAMES.items()}
 

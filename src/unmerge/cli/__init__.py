@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from unmerge.cli.ablate import ablate
+from unmerge.cli.compress import compress
 from unmerge.cli.decompose import decompose
 from unmerge.cli.demo import demo
 from unmerge.cli.friendly import friendly
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, decompose, ablate, train, merge, zoo):
+for command in (demo, decompose, ablate, train, merge, compress, zoo):
     app.command()(friendly(command))
 
 

@@ -12,5 +12,21 @@ Base = Annotated[Path | None, typer.Option("--base", help="The base model's fold
 Dictionary = Annotated[
     list[Path], typer.Option("--dictionary", help="A folder of adapters or checkpoints, each in its own folder, named by it. May be given again.")
 ]
-Method = Annotated[str | None, typer.Option("--method", help="How to decompose: dot, nnls or omp. Default: nnls.")]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        help="How to decompose: dot, ridge, lasso, nonnegative_lasso, elastic_net, group_lasso_layers, group_lasso_kinds, "
+        "sparse_group_lasso_layers, sparse_group_lasso_kinds, nnls, omp, nonnegative_omp, iht, cosamp, best_subset or sparse_autoencoder. "
+        "Default: nnls.",
+    ),
+]
+Space = Annotated[
+    str | None,
+    typer.Option(
+        "--space",
+        help="Where the method looks: exact (all weights), layer (each layer by itself), nonzero (the weights that the target changes) or "
+        "compressed (the largest 100,000 of the dictionary). Default: exact.",
+    ),
+]
 Out = Annotated[Path, typer.Option("--out", help="The folder to make.")]

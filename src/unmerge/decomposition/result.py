@@ -76,10 +76,14 @@ class Decomposition(BaseModel):
     """The bill of materials of one target.
 
     Attributes:
+        method: how the coefficients were found.
+        space: where the method looked; the keys below are of all weights, unless they say otherwise.
         reconstruction_error: ||t - t_hat|| / ||t||.
+        reconstruction_error_in_space: the same over the weights that the method saw; None where the target changes none of them.
         one_minus_cosine_squared: 1 - cos^2 between t and t_hat, the published study's error.
-        condition_number: of the atoms' cosines.
-        tensors: how many tensors took part.
+        condition_number: of the atoms' cosines, over the weights that the method saw.
+        tensors: how many tensors the method saw something change in.
+        entries: how many weights it saw.
         norm: ||t||.
     """
 
@@ -88,6 +92,7 @@ class Decomposition(BaseModel):
     # "schema" is the key in JSON; as an attribute it would hide one of pydantic's
     schema_: str = Field(SCHEMA, alias="schema")
     method: str
+    space: str = "exact"
     target: Source
     base: Source | None
     dictionary: dict[str, Source]
@@ -95,10 +100,12 @@ class Decomposition(BaseModel):
     absent: list[Absent]
     unexplained: Unexplained
     reconstruction_error: float
+    reconstruction_error_in_space: float | None = None
     one_minus_cosine_squared: float
     condition_number: float
     norm: float
     tensors: int
+    entries: int | None = None
     solver: SolverReport
     skipped: list[SkippedTensor]
     base_check: BaseCheck | None
