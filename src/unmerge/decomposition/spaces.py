@@ -45,22 +45,16 @@ def at_once(solver: Solver, products: Gram) -> Solution:
 def layer_by_layer(solver: Solver, products: Gram) -> Solution:
     """One problem for each layer, and one for what is outside the layers; then one answer for each atom.
 
-    The coefficient is the mean over layers, weighted by the share of the atom's squared norm that lies in each: the atom's
-    projection of what the layers add up to. An atom is named if layers that hold more than half of its squared norm name it, and
-    its coefficient is positive.
+    The coefficient is the mean over layers, weighted by the share of the atom's squared norm that lies in each: what the layers add
+    up to, projected on the atom. Named as by any method: contributions of at least a tenth of the target's norm.
     """
     problem = problem_of(products)
-    blocks = problem.blocks(LAYERS)
     answers = {layer: at_once(solver, products.only(rows)) for layer, rows in rows_by(layer_of, products).items()}
     by_block = np.array([answer.coefficients for answer in answers.values()]).reshape(-1, problem.size)
-    votes = np.array([answer.named for answer in answers.values()]).reshape(-1, problem.size)
-    coefficients = blocks.combined(by_block)
     violations = {layer: answer.violation for layer, answer in answers.items() if answer.violation is not None}
     worst = max(violations, key=violations.__getitem__, default=next(iter(answers), None))
-    return Solution(
-        coefficients=coefficients,
-        named=((votes * blocks.weights).sum(0) > 0.5) & (coefficients > 0),
-        residual_squared=problem.residual_squared(coefficients),
+    return problem.answer(
+        problem.shares(problem.blocks(LAYERS).combined(by_block)),
         violation=max(violations.values(), default=None),
         steps=sum(answer.steps for answer in answers.values()),
         stopped=f"{len(answers)} layers; {worst}: {answers[worst].stopped}" if worst is not None else "there are no layers",

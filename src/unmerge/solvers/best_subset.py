@@ -7,7 +7,8 @@ in must lower the squared error by GAIN of the target's squared norm over the be
 All 2^n subsets are visited level by level: level k decides on atom k, and every subset carries the part of the bordered Gram
 matrix that is still to be decided. Taking an atom in is one Schur complement, leaving it out drops a row; 2^n n^2 / 2^k numbers at
 level k, about 6 x 2^n in all, so that 20 atoms take a second. An atom that depends on those already in brings nothing and is
-refused, so singular problems are no trouble. Named: c_i > 0.
+refused, so singular problems are no trouble. Named: contributions of at least 0.1 ||t||, which is every atom that is in and adds,
+since an atom that lowers the error by GAIN contributes sqrt(GAIN) or more.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from unmerge.core.errors import BadInput
-from unmerge.solvers.problem import GAIN, Problem, Solution, Vector, named_by_support
+from unmerge.solvers.problem import GAIN, Problem, Solution, Vector
 from unmerge.solvers.support import normal_violation, refit
 
 #: atoms, at most
@@ -41,11 +42,8 @@ def best_subset(problem: Problem, gain: float = GAIN) -> Solution:
     best = int(np.argmin(costs))
     support = [atom for atom in range(problem.size) if best >> atom & 1]
     shares = refit(problem, support)
-    coefficients = problem.coefficients(shares)
-    return Solution(
-        coefficients=coefficients,
-        named=named_by_support(coefficients),
-        residual_squared=problem.residual_squared(coefficients),
+    return problem.answer(
+        shares,
         violation=normal_violation(problem, shares, support),
         steps=len(costs),
         stopped=f"all subsets were tried; this one has the least squared error plus {gain:g} for each atom",

@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.linear_model import ElasticNet
 
 from unmerge.solvers.optimality import lambda_max, nonnegative, shrunk, verdict, violation
-from unmerge.solvers.problem import Problem, Solution, named_by_support
+from unmerge.solvers.problem import Problem, Solution
 from unmerge.solvers.root import root
 
 #: of the duality gap, in units of ||t||^2; and a bound on the sweeps, for atoms that nearly coincide
@@ -23,7 +23,7 @@ _GAP, _SWEEPS = 1e-12, 100_000
 
 
 def coordinate_descent(problem: Problem, l1: float, l2: float = 0.0, *, positive: bool = False) -> Solution:
-    """Solve; both penalties are in units of the target, atoms having length 1. Named: c_i > 0, since the method has zeros of its own."""
+    """Solve; both penalties are in units of the target, atoms having length 1."""
     shares, sweeps = np.zeros(problem.size), 0
     matrix, right = root(problem)
     empty = l1 >= lambda_max(problem.target_cosines)
@@ -41,13 +41,10 @@ def coordinate_descent(problem: Problem, l1: float, l2: float = 0.0, *, positive
             warnings.simplefilter("ignore")
             model.fit(matrix, right)
         shares, sweeps = np.asarray(model.coef_, dtype=np.float64), int(model.n_iter_)
-    coefficients = problem.coefficients(shares)
     proximal = partial(nonnegative if positive else shrunk, penalty=l1)
     found = violation(shares, problem.share_gradient(shares) + l2 * shares, proximal)
-    return Solution(
-        coefficients=coefficients,
-        named=named_by_support(coefficients),
-        residual_squared=problem.residual_squared(coefficients),
+    return problem.answer(
+        shares,
         violation=found,
         steps=sweeps,
         stopped="no atom's product with the target exceeds the penalty" if empty else verdict(found),

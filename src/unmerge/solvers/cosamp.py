@@ -4,25 +4,23 @@ Repeat at level s: join the present support with the 2s atoms that have the larg
 on the union, keep the s largest shares. Unlike ``omp`` it can drop an atom again. Here the pruned support is refitted before the
 next round, and the round is kept only while the squared error falls (the authors' own suggestions), so that it ends.
 Recovers s-sparse combinations of atoms with restricted isometry constant delta_4s <= 0.1.
-The level s minimises ||t - V c_s||^2 + GAIN s ||t||^2 (``support`` states the rule). Named: c_i > 0.
+The level s minimises ||t - V c_s||^2 + GAIN s ||t||^2 (``support`` states the rule). Named: contributions of at least
+0.1 ||t||.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from unmerge.solvers.problem import GAIN, Problem, Solution, Vector, named_by_support
+from unmerge.solvers.problem import GAIN, Problem, Solution, Vector
 from unmerge.solvers.support import best_level, largest, normal_violation, refit
 
 
 def cosamp(problem: Problem, gain: float = GAIN) -> Solution:
     """Solve at every level that could be the best one. Violation: of the normal equations on the support."""
     shares, level, steps = best_level(problem, lambda size: _at_level(problem, size), gain)
-    coefficients = problem.coefficients(shares)
-    return Solution(
-        coefficients=coefficients,
-        named=named_by_support(coefficients),
-        residual_squared=problem.residual_squared(coefficients),
+    return problem.answer(
+        shares,
         violation=normal_violation(problem, shares, np.flatnonzero(shares).tolist()),
         steps=steps,
         stopped=f"the error stopped falling at level {level}, the one with the least squared error plus {gain:g} for each atom",

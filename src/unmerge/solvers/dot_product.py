@@ -8,16 +8,13 @@ shared directions once for every atom that shares them. Named: ||c_i v_i|| >= 0.
 
 from __future__ import annotations
 
-from unmerge.solvers.problem import Problem, Solution, named_by_share
+from unmerge.solvers.problem import Problem, Solution
 
 
 def dot_product(problem: Problem) -> Solution:
     """Solve atom by atom. Equivalent: ``V.T @ t / (V * V).sum(0)``."""
-    coefficients = problem.coefficients(problem.target_cosines)
-    return Solution(
-        coefficients=coefficients,
-        named=named_by_share(problem, coefficients),
-        residual_squared=problem.residual_squared(coefficients),
+    return problem.answer(
+        problem.target_cosines,
         violation=None,
         steps=1,
         stopped="closed form",

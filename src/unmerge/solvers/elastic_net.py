@@ -4,7 +4,8 @@
 
 Penalties in units of atoms and target, as in ``lasso`` and ``ridge``: l1 keeps out what contributes less than a tenth, l2 makes atoms
 that resemble each other enter together; equal parts (a ratio of one half, as is usual). Strictly convex, so the minimum is
-unique even where atoms coincide. With l2 = 0 it is the lasso, with l1 = 0 ridge. Named: c_i > 0.
+unique even where atoms coincide. With l2 = 0 it is the lasso, with l1 = 0 ridge. Named: contributions
+of at least 0.1 ||t||, after the shrinking.
 """
 
 from __future__ import annotations

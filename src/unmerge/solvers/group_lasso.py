@@ -6,7 +6,7 @@ An atom has one coefficient for each block of the weights (layers, or kinds of m
 chosen jointly: in all blocks or in none. ||z_.i|| is the length of what atom i contributes over all blocks, in units of the
 target's, so that lambda has the meaning that it has in ``lasso``. The sparse group lasso without its l1 part: see there for
 the notation, the algorithm, the one coefficient that stands for a group, and the guarantee. With one block it is the lasso.
-Named: that coefficient is positive.
+Named: contributions of at least 0.1 ||t|| at that coefficient.
 """
 
 from __future__ import annotations

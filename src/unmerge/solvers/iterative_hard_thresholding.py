@@ -5,14 +5,15 @@
 x: shares, K: the atoms' cosines, H_s: keep the s largest in absolute value. With this step the squared error never grows. It
 ends at a fixed point: the least-squares solution on its own support, from which no single gradient step leads to another
 support. That is a local minimum over s-sparse vectors; the global one where atoms are nearly orthogonal (restricted isometry).
-The level s minimises ||t - V c_s||^2 + GAIN s ||t||^2 (``support`` states the rule). Named: c_i > 0.
+The level s minimises ||t - V c_s||^2 + GAIN s ||t||^2 (``support`` states the rule). Named: contributions of at least
+0.1 ||t||.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from unmerge.solvers.problem import GAIN, Problem, Solution, Vector, named_by_support
+from unmerge.solvers.problem import GAIN, Problem, Solution, Vector
 from unmerge.solvers.support import best_level, largest, refit
 
 #: gradient steps at one level
@@ -23,11 +24,8 @@ def iterative_hard_thresholding(problem: Problem, gain: float = GAIN) -> Solutio
     """Solve at every level that could be the best one, each from zero. Violation: of the fixed point."""
     step = 1.0 / max(float(np.linalg.eigvalsh(problem.cosines)[-1]), 1.0) if problem.size else 1.0
     shares, level, steps = best_level(problem, lambda size: _at_level(problem, size, step), gain)
-    coefficients = problem.coefficients(shares)
-    return Solution(
-        coefficients=coefficients,
-        named=named_by_support(coefficients),
-        residual_squared=problem.residual_squared(coefficients),
+    return problem.answer(
+        shares,
         violation=float(np.abs(_step(problem, shares, level, step) - shares).max(initial=0.0)),
         steps=steps,
         stopped=f"a fixed point at level {level}, the one with the least squared error plus {gain:g} for each atom",

@@ -7,7 +7,7 @@ stays out while its product with the residual is less than a tenth of the target
 methods name an atom. It is absolute, not a share of lambda_max: a target that no atom resembles gets none.
 The minimum is global; where atoms coincide it is not unique. Coefficients are shrunk by about lambda ||t|| / ||v_i||.
 Finds the right atoms where those absent correlate little with those present (the irrepresentable condition, Zhao and Yu, 2006).
-Named: c_i > 0.
+Named: contributions of at least 0.1 ||t||, after the shrinking; a lone atom needs 0.2.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     minimise ||t - V c||^2  subject to  c >= 0
 
 The active-set method, on the n x n root of the problem. The minimum is global; it is unique where G has full rank. No penalty.
-Named: contributions of at least 0.1 ||t||, since least squares spreads what it cannot explain over every atom a little.
+Named: contributions of at least 0.1 ||t||: least squares spreads what it cannot explain over every atom a little.
 """
 
 from __future__ import annotations
@@ -12,21 +12,18 @@ import numpy as np
 from scipy.optimize import nnls as scipy_nnls
 
 from unmerge.solvers.optimality import nonnegative, verdict, violation
-from unmerge.solvers.problem import Problem, Solution, Vector, named_by_share
+from unmerge.solvers.problem import Problem, Solution, Vector
 from unmerge.solvers.root import root
 
 
 def nnls(problem: Problem) -> Solution:
     """Solve with ``scipy.optimize.nnls`` on the n x n root of the problem."""
     shares = nonnegative_shares(problem)
-    coefficients = problem.coefficients(shares)
     found = violation(shares, problem.share_gradient(shares), nonnegative)
-    return Solution(
-        coefficients=coefficients,
-        named=named_by_share(problem, coefficients),
-        residual_squared=problem.residual_squared(coefficients),
+    return problem.answer(
+        shares,
         violation=found,
-        steps=int(np.count_nonzero(coefficients)),
+        steps=int(np.count_nonzero(shares)),
         stopped=verdict(found),
     )
 

@@ -3,7 +3,7 @@
     minimise 1/2 ||t - V c||^2 + lambda ||t|| sum_i ||v_i|| c_i   subject to  c >= 0,   lambda = 0.1
 
 The lasso for what a merge can be: it adds. The penalty, its rule and the guarantees are those of ``lasso``; with lambda = 0 it is
-``nnls``. Named: c_i > 0.
+``nnls``. Named: contributions of at least 0.1 ||t||, after the shrinking.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Repeat: take the atom with the largest |cosine| with the residual, then refit all chosen atoms by least squares.
 Stops by a stated rule: the next atom would lower ||t - V c||^2 by less than ``gain`` ||t||^2. Recovers k atoms whose largest |cosine|
-mu satisfies k < (1 + 1/mu) / 2 (Tropp, 2004). Every chosen atom is named unless its coefficient is negative: a merge adds, so a
-negative coefficient names nothing.
+mu satisfies k < (1 + 1/mu) / 2 (Tropp, 2004). Named: contributions of at least 0.1 ||t||; a merge adds, so a negative coefficient names
+nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from unmerge.solvers.problem import GAIN, Problem, Solution, Vector, named_by_support
+from unmerge.solvers.problem import GAIN, Problem, Solution, Vector
 from unmerge.solvers.support import normal_violation, refit
 
 #: the shares (n,) that fit the target best on some atoms
@@ -22,11 +22,8 @@ Fit = Callable[[Problem, Sequence[int]], Vector]
 def omp(problem: Problem, gain: float = GAIN) -> Solution:
     """Greedy selection. Equivalent: ``sklearn.linear_model.orthogonal_mp_gram`` with ``tol`` chosen by the stopping rule."""
     shares, chosen, stopped = pursue(problem, gain, np.abs, refit)
-    coefficients = problem.coefficients(shares)
-    return Solution(
-        coefficients=coefficients,
-        named=named_by_support(coefficients),
-        residual_squared=problem.residual_squared(coefficients),
+    return problem.answer(
+        shares,
         violation=normal_violation(problem, shares, chosen),
         steps=len(chosen),
         stopped=stopped,

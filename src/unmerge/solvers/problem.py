@@ -21,6 +21,12 @@ from numpy.typing import NDArray
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
+#: the least contribution worth naming, ||c_i v_i|| in units of ||t||. One number for all: an atom that contributes less is not named
+#: by any method; as an l1 penalty it keeps out an atom whose product with the residual is less; and its square is the gain in squared
+#: error that a lone atom of that size brings. It looks at no answer, and at no noise
+NAMED_SHARE = 0.1
+GAIN = 0.01
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -129,6 +135,19 @@ class Problem:
         """(n,) c from its shares."""
         return np.asarray(shares * self.target_scale / self.scales)
 
+    def answer(self, shares: Vector, *, violation: float | None, steps: int, stopped: str, by_block: Matrix | None = None) -> Solution:
+        """A solution from its shares (n,). Named, whatever the method: what contributes at least NAMED_SHARE; a merge adds."""
+        coefficients = self.coefficients(shares)
+        return Solution(
+            coefficients=coefficients,
+            named=np.asarray(shares >= NAMED_SHARE),
+            residual_squared=self.residual_squared(coefficients),
+            violation=violation,
+            steps=steps,
+            stopped=stopped,
+            by_block=by_block,
+        )
+
     def only(self, atoms: Sequence[int]) -> Problem:
         """The problem with some of the atoms, over all weights."""
         return Problem(self.gram[np.ix_(atoms, atoms)], self.correlation[list(atoms)], self.norm_squared)
@@ -154,7 +173,7 @@ class Solution:
 
     Attributes:
         coefficients: (n,).
-        named: (n,) whether the method names the atom as a component, by the method's own stated rule.
+        named: (n,) whether the method names the atom as a component: c_i ||v_i|| >= NAMED_SHARE ||t||.
         residual_squared: ||t - V c||^2.
         violation: the largest violation of the method's optimality conditions, in units of ||t|| (see ``optimality``); None
             for a method that has none.
@@ -173,19 +192,3 @@ class Solution:
 
 
 Solver = Callable[[Problem], Solution]
-
-#: the least contribution worth naming, ||c_i v_i|| in units of ||t||. One number for every method that needs one: the share that
-#: names an atom of a dense solution, the l1 penalty (an atom enters when its product with the residual exceeds it), and,
-#: squared, the gain in squared error that an atom must bring
-NAMED_SHARE = 0.1
-GAIN = 0.01
-
-
-def named_by_share(problem: Problem, coefficients: Vector) -> NDArray[np.bool_]:
-    """The stated rule for dense methods: c_i > 0 and ||c_i v_i|| >= NAMED_SHARE ||t||. It looks at no answer."""
-    return np.asarray(problem.shares(coefficients) >= NAMED_SHARE)
-
-
-def named_by_support(coefficients: Vector) -> NDArray[np.bool_]:
-    """The stated rule for methods with zeros of their own: c_i > 0. A merge adds, so a negative coefficient names nothing."""
-    return np.asarray(coefficients > 0)

@@ -10,8 +10,8 @@ them something unknown of up to the same length, which resembles the atoms as on
 target has length 1. W and a start at thresholded ridge, so that training can only improve on it.
 Everything is computed from K, the n x n cosines: the loss is 1/2 - k^T x + x^T K x / 2 + lambda sum x. Adam, seed fixed, so the
 same dictionary gives the same encoder.
-No guarantee: the amortisation gap is the violation of the conditions of the ``nonnegative_lasso``, and it is reported. A rectifier leaves
-small values where the lasso has zeros, so it counts as dense: named are contributions of at least 0.1 ||t||.
+No guarantee: the amortisation gap is the violation of the conditions of the ``nonnegative_lasso``, and it is reported. Named: contributions
+of at least 0.1 ||t||, after the shrinking.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from unmerge.solvers.optimality import nonnegative, violation
-from unmerge.solvers.problem import NAMED_SHARE, Matrix, Problem, Solution, Vector, named_by_share
+from unmerge.solvers.problem import NAMED_SHARE, Matrix, Problem, Solution, Vector
 from unmerge.solvers.ridge import ALPHA
 
 _SEED, _STEPS, _BATCH, _RATE = 0, 200, 256, 3e-3
@@ -35,11 +35,8 @@ def sparse_autoencoder(problem: Problem, penalty: float = NAMED_SHARE) -> Soluti
     """Encode the target. The encoder is trained on the first use of a dictionary and kept for the next."""
     matrix, bias = _encoder(problem.cosines.tobytes(), problem.size, penalty)
     shares = np.maximum(matrix @ problem.target_cosines + bias, 0.0) * (problem.norms > 0) * (problem.norm_squared > 0)
-    coefficients = problem.coefficients(shares)
-    return Solution(
-        coefficients=coefficients,
-        named=named_by_share(problem, coefficients),
-        residual_squared=problem.residual_squared(coefficients),
+    return problem.answer(
+        shares,
         violation=violation(shares, problem.share_gradient(shares), partial(nonnegative, penalty=penalty)),
         steps=_STEPS,
         stopped=f"an encoder trained for {_STEPS} steps on synthetic mixtures; the violation is its distance from the non-negative lasso",

@@ -11,7 +11,7 @@ one block it is the lasso for every alpha, with alpha = 0 the group lasso.
 Blocks share no weights, so within a group the problem is a multiple of the identity (Simon and Tibshirani, Standardization and the
 group lasso penalty, 2012), and block coordinate descent over atoms has each step in closed form: soft thresholding, then
 shortening the group. The minimum is global. One coefficient for each atom is the mean over blocks weighted by the share of the
-atom's squared norm in each. Named: that coefficient is positive.
+atom's squared norm in each. Named: contributions of at least 0.1 ||t|| at that coefficient.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from unmerge.solvers.optimality import group_shrunk, shrunk, verdict, violation
-from unmerge.solvers.problem import NAMED_SHARE, Matrix, Problem, Solution, named_by_support
+from unmerge.solvers.problem import NAMED_SHARE, Matrix, Problem, Solution
 
 #: sweeps end when the optimality conditions hold to this, or after so many
 _TOLERANCE, _SWEEPS = 1e-10, 10_000
@@ -50,11 +50,8 @@ def sparse_group_lasso(problem: Problem, partition: str, penalty: float = NAMED_
                 gradient += cosines[:, :, atom] * moved[:, None]
         gradient = (cosines @ z[:, :, None])[:, :, 0] - products  # afresh, so that rounding does not add up
     by_block = z * problem.target_scale / scales
-    coefficients = blocks.combined(by_block)
-    return Solution(
-        coefficients=coefficients,
-        named=named_by_support(coefficients),
-        residual_squared=problem.residual_squared(coefficients),
+    return problem.answer(
+        problem.shares(blocks.combined(by_block)),
         violation=found,
         steps=sweeps,
         stopped=verdict(found),
