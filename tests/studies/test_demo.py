@@ -52,6 +52,12 @@ def result(out: Path) -> DemoResult:
     return DemoResult.model_validate_json((out / "demo.json").read_text())
 
 
+def test_its_components_are_in_the_zoo(zoo: Path) -> None:
+    """A rebuilt zoo may sort its adapters otherwise: those that the demo takes must be among the known ones."""
+    assert WEIGHTS.keys() - {TRAINED} <= {path.name for path in (zoo / "known").iterdir()}
+    assert TRAINED in {task.name for task in TASKS}
+
+
 def test_recipe_is_found_again(result: DemoResult) -> None:
     """The three components with their weights, nothing else, and no warning."""
     found = {component.name: component.coefficient for component in result.decomposition.components}
