@@ -195,6 +195,18 @@ def test_iterative_hard_thresholding_is_the_plain_iteration(make: Make) -> None:
     assert len(levels) > 1
 
 
+@pytest.mark.parametrize("seed", [17, 99, 129, 132])
+def test_iterative_hard_thresholding_ends_at_a_fixed_point(seed: int) -> None:
+    """Related atoms in few dimensions, found by search: the support rests for a step and changes again; where it rests first is no answer."""
+    rng = np.random.default_rng(seed)
+    v, t = unit(rng.standard_normal((12, 8)) + rng.standard_normal((12, 1)), rng.standard_normal(12))
+    t = unit(v, v @ (rng.random(8) * (rng.random(8) < 0.5)) + 0.3 * t)[1]
+    x = iterative_hard_thresholding(Problem.of(v, t), 0.001).coefficients
+    moved = x + v.T @ (t - v @ x) / np.linalg.norm(v, 2) ** 2
+    moved[np.argsort(np.abs(moved))[: 8 - np.count_nonzero(x)]] = 0
+    np.testing.assert_allclose(moved, x, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["random", "mixture", "more atoms than weights", "opposite atoms"])
 def test_cosamp_step_by_step(make: Make, name: str) -> None:
     """The authors' algorithm at the level that the rule chose, on the expanded vectors."""
