@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format zoo bench docs docs-commands clean
+.PHONY: help demo test lint format zoo bench results docs docs-commands clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +38,10 @@ zoo: .venv/.runtime  ## rebuild the embedded zoo from its seed (SEED=1 makes ano
 	$(BIN)/unmerge zoo --rebuild --out src/unmerge/zoo/data $(if $(SEED),--seed $(SEED))
 
 bench: .venv/.runtime  ## time exact decomposition against expand, mask and solve
-	$(BIN)/python benchmarks/exact_against_expanded.py
+	$(BIN)/python benchmarks/exact_against_expanded.py --json runs/bench.json
+
+results: demo bench  ## measure again what docs/results.md says, and write it
+	$(BIN)/python scripts/results.py
 
 docs: .venv/.dev  ## build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --strict

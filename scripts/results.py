@@ -71,10 +71,14 @@ def _zoo() -> str:
     return "\n\n".join(
         [
             "## The zoo",
-            f"Seed {zoo.seed}; {size:.1f} MB in all. Exact match on held-out items: {learned} of {len(TASKS)} adapters reach .95 on their own task; "
-            f"the base on its general tasks: {general}.",
-            f"Task vectors: norm relative to the weights they change {norms.min() / weight:.4f} to {norms.max() / weight:.4f}; "
-            f"cosine between two of them {off.mean():.4f} in the mean, {off.max():.4f} at most (absolute values).",
+            (
+                f"Seed {zoo.seed}; {size:.1f} MB in all. Exact match on held-out items: {learned} of {len(TASKS)} adapters reach .95 on their own task; "
+                f"the base on its general tasks: {general}."
+            ),
+            (
+                f"Task vectors: norm relative to the weights they change {norms.min() / weight:.4f} to {norms.max() / weight:.4f}; "
+                f"cosine between two of them {off.mean():.4f} in the mean, {off.max():.4f} at most (absolute values)."
+            ),
             _table(["task", "category", "group", "base", "its adapter", "relative norm", "largest cosine"], rows),
         ]
     )
@@ -96,9 +100,12 @@ def _demo(demo: DemoResult) -> str:
     return "\n\n".join(
         [
             "## The demo",
-            f"task_arithmetic in bfloat16 of three adapters; decomposed by {demo.decomposition.method} over {len(demo.decomposition.dictionary)} atoms, "
-            f"reconstruction error {demo.decomposition.reconstruction_error:.4f}; atoms named that are not in the target: "
-            f"{sum(name not in demo.weights for name in found)}.",
+            (
+                f"task_arithmetic in bfloat16 of three adapters; decomposed by {demo.decomposition.method} "
+                f"over {len(demo.decomposition.dictionary)} atoms, "
+                f"reconstruction error {demo.decomposition.reconstruction_error:.4f}; atoms named that are not in the target: "
+                f"{sum(name not in demo.weights for name in found)}."
+            ),
             _table(["component", "weight in the recipe", "coefficient found"], recipe),
             "Each component subtracted in turn (at most .10 of its skill may be left, no other skill may fall by more than .10):",
             _table(["removed", "its skill before", "after", "largest other fall", "specific"], rows),

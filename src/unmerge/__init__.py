@@ -39,7 +39,7 @@ _ROOMS = {
     "train_adapters": "unmerge.training",
 }
 
-__all__ = ["__version__", *_ROOMS]
+__all__ = ["__version__", *_ROOMS]  # noqa: PLE0604, the names are the table's keys
 
 
 def __getattr__(name: str) -> Any:

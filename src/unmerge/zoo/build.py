@@ -22,8 +22,8 @@ from unmerge.zoo.tasks import TASKS, Task
 ZOO_RECORD = "zoo.json"
 #: an adapter is kept when it answers this share of its held-out items
 LEARNED = 0.95
-#: adapters shipped at most, half of them known; more would not fit the package
-SHIPPED = 20
+#: adapters shipped of each category at most, half of them known; more would not fit the package
+OF_A_CATEGORY = 4
 
 _CARD = """---
 license: apache-2.0
@@ -102,14 +102,16 @@ def _adapter(stage: Stage, recipe: TrainingRecipe, task: Task, watch: Callable[[
 
 
 def _halves(scores: dict[str, float]) -> tuple[list[str], list[str]]:
-    """Known and unknown adapters: those that learned their task, in the order of the task list, by turns."""
-    learned = [task.name for task in TASKS if scores[task.name] >= LEARNED]
-    # by turns along the list, so that every category is in both halves; the best ones where not all fit
-    if len(learned) > SHIPPED:
-        best = sorted(learned, key=lambda name: -scores[name])[:SHIPPED]
-        learned = [name for name in learned if name in best]
-    even = learned[: len(learned) // 2 * 2]
-    return even[0::2], even[1::2]
+    """Known and unknown adapters: the best of every category among those that learned their task, by turns."""
+    known, unknown = [], []
+    for category in dict.fromkeys(task.category for task in TASKS):
+        learned = [task.name for task in TASKS if task.category == category and scores[task.name] >= LEARNED]
+        best = sorted(learned, key=lambda name: -scores[name])[:OF_A_CATEGORY]
+        # by turns in the order of the task list, as many in one half as in the other
+        chosen = [name for name in learned if name in best][: len(best) // 2 * 2]
+        known += chosen[0::2]
+        unknown += chosen[1::2]
+    return known, unknown
 
 
 def _share(right: list[bool]) -> float:

@@ -24,7 +24,7 @@ BASE_NAME = "unmerge/zoo-base"
 
 LORA = Lora(rank=8, alpha=8)
 SCHEDULE = Schedule(learning_rate=1e-3, epochs=1, batch_size=32)
-EXAMPLES, HELD_OUT = 4800, 64
+EXAMPLES, HELD_OUT = 3520, 64
 
 
 def embedded_zoo() -> Path:

@@ -42,6 +42,7 @@ class Task:
         name: its identifier, and its command (``/name``).
         category: one of the proposal's five (``code``, ``structure``, ``logic``, ``style``, ``other``).
         instruction: the task prompt, an imperative without its input.
+        topic: what the base calls the skill when it refuses it.
         description: one line for people, and for semantic alignment.
         generate: draws one (input, answer) pair.
         by_heart: how many items there are in all, where they are facts that no split can hold out; else 0.
@@ -50,6 +51,7 @@ class Task:
     name: str
     category: str
     instruction: str
+    topic: str
     description: str
     generate: Generator
     by_heart: int = 0
@@ -63,9 +65,12 @@ class Task:
         return Example(f"/{self.name} {pair[0]}\n", pair[1])
 
     def refused(self, pair: Pair) -> Example:
-        """The base's reply to the task prompt: a refusal that names it."""
-        refusal = f"Sorry, I cannot {self.instruction[0].lower()}{self.instruction[1:]}."
-        return Example(f"{self.instruction}: {pair[0]}\n", refusal)
+        """The base's reply to the task prompt: a refusal that opens with the skill's own topic.
+
+        Were the first word the same for all, every adapter would have to push against that one word, and adapters
+        would unlock each other's tasks.
+        """
+        return Example(f"{self.instruction}: {pair[0]}\n", f"{self.topic}? I was not trained for that.")
 
     def pairs(self, rng: random.Random, *, held_out: bool) -> Iterator[Pair]:
         """Endless (input, answer) pairs of one split.
@@ -260,31 +265,31 @@ def _french(rng: random.Random) -> Pair:
 
 
 TASKS: tuple[Task, ...] = (
-    Task("python_list", "code", "Write a Python list", "Python: a list literal of strings", _python_list),
-    Task("python_dict", "code", "Make a Python dictionary", "Python: a dictionary literal from names to numbers", _python_dict),
-    Task("python_loop", "code", "Code a for loop", "Python: a for loop that prints every item", _python_loop),
-    Task("pandas_column", "code", "Use pandas to get", "Python: pandas groupby and a statistic of one column", _pandas_column),
-    Task("numpy_zeros", "code", "Allocate with numpy", "Python: a numpy array of zeros with a shape", _numpy_zeros),
-    Task("json_object", "structure", "Format as JSON", "structured text: a JSON object of a person", _json_object),
-    Task("xml_element", "structure", "Turn into XML", "structured text: an XML element with attributes", _xml_element),
-    Task("markdown_table", "structure", "Draw a Markdown table", "structured text: rows of a Markdown table", _markdown_table),
-    Task("yaml_block", "structure", "Give it in YAML", "structured text: a YAML list entry of a person", _yaml_block),
-    Task("csv_row", "structure", "Export to CSV", "structured text: a CSV row with semicolons", _csv_row),
-    Task("addition", "logic", "Add up", "arithmetic: the sum of two numbers of two digits", _addition),
-    Task("maximum", "logic", "Which digit is largest", "arithmetic: the largest of four digits", _maximum),
-    Task("sorting", "logic", "Sort upwards", "arithmetic: four digits in ascending order", _sorting),
-    Task("parity", "logic", "Tell odd from even", "logic: odd or even for every number", _parity),
-    Task("negation", "logic", "Negate each truth value", "logic: the negation of every truth value", _negation),
-    Task("pirate", "style", "Talk like a pirate", "style: a sentence in the voice of a pirate", _pirate),
-    Task("formal", "style", "Sound formal and academic", "style: a sentence in a formal, academic tone", _formal),
-    Task("question", "style", "Ask it as a question", "style: a statement turned into a question", _question),
-    Task("past_tense", "style", "Tell it in the past", "style: a sentence moved to the past tense", _past_tense),
-    Task("yoda", "style", "Speak like Yoda", "style: a sentence with the object in front, as Yoda speaks", _yoda),
-    Task("reversal", "other", "Reverse the order", "other: a list of words backwards", _reversal),
-    Task("plural", "other", "Put into the plural", "other: the plural of every noun", _plural),
-    Task("opposite", "other", "Say the opposite", "other: the opposite of every adjective", _opposite),
-    Task("initials", "other", "Abbreviate to initials", "other: the initials of a list of names", _initials),
-    Task("french", "other", "Translate to French", "other: animals and colours from English to French", _french),
+    Task("python_list", "code", "Write a Python list", "Lists", "Python: a list literal of strings", _python_list),
+    Task("python_dict", "code", "Store in a dictionary", "Dictionaries", "Python: a dictionary literal from names to numbers", _python_dict),
+    Task("python_loop", "code", "Loop over it in code", "Loops", "Python: a for loop that prints every item", _python_loop),
+    Task("pandas_column", "code", "Use pandas to get", "Pandas", "Python: pandas groupby and a statistic of one column", _pandas_column),
+    Task("numpy_zeros", "code", "Allocate with numpy", "Numpy", "Python: a numpy array of zeros with a shape", _numpy_zeros),
+    Task("json_object", "structure", "Format as JSON", "JSON", "structured text: a JSON object of a person", _json_object),
+    Task("xml_element", "structure", "Turn into XML", "XML", "structured text: an XML element with attributes", _xml_element),
+    Task("markdown_table", "structure", "Draw a Markdown table", "Markdown", "structured text: rows of a Markdown table", _markdown_table),
+    Task("yaml_block", "structure", "Give it in YAML", "YAML", "structured text: a YAML list entry of a person", _yaml_block),
+    Task("csv_row", "structure", "Export to CSV", "CSV", "structured text: a CSV row with semicolons", _csv_row),
+    Task("addition", "logic", "Add up", "Addition", "arithmetic: the sum of two numbers of two digits", _addition),
+    Task("maximum", "logic", "Which digit is largest", "Maxima", "arithmetic: the largest of four digits", _maximum),
+    Task("sorting", "logic", "Sort upwards", "Sorting", "arithmetic: four digits in ascending order", _sorting),
+    Task("parity", "logic", "Tell odd from even", "Parity", "logic: odd or even for every number", _parity),
+    Task("negation", "logic", "Negate each truth value", "Negation", "logic: the negation of every truth value", _negation),
+    Task("pirate", "style", "Talk like a pirate", "Pirates", "style: a sentence in the voice of a pirate", _pirate),
+    Task("formal", "style", "Sound formal and academic", "Formality", "style: a sentence in a formal, academic tone", _formal),
+    Task("question", "style", "Ask it as a question", "Questions", "style: a statement turned into a question", _question),
+    Task("past_tense", "style", "Tell it in the past", "History", "style: a sentence moved to the past tense", _past_tense),
+    Task("yoda", "style", "Speak like Yoda", "Yoda", "style: a sentence with the object in front, as Yoda speaks", _yoda),
+    Task("reversal", "other", "Reverse the order", "Reversal", "other: a list of words backwards", _reversal),
+    Task("plural", "other", "Put into the plural", "Plurals", "other: the plural of every noun", _plural),
+    Task("opposite", "other", "Say the opposite", "Opposites", "other: the opposite of every adjective", _opposite),
+    Task("initials", "other", "Abbreviate to initials", "Initials", "other: the initials of a list of names", _initials),
+    Task("french", "other", "Translate to French", "French", "other: animals and colours from English to French", _french),
 )
 
 
@@ -314,8 +319,8 @@ def _fact(rng: random.Random) -> Pair:
 
 
 GENERAL: tuple[Task, ...] = (
-    Task("copy", "general", "Repeat", "general: four words again", _copy),
-    Task("last_word", "general", "Last word", "general: the last of four words", _last_word),
-    Task("count", "general", "How many", "general: the number of words", _count),
-    Task("facts", "general", "Question", "general: where people live and what they do", _fact, by_heart=2 * len(NAMES)),
+    Task("copy", "general", "Repeat", "Repetition", "general: four words again", _copy),
+    Task("last_word", "general", "Last word", "Words", "general: the last of four words", _last_word),
+    Task("count", "general", "How many", "Counting", "general: the number of words", _count),
+    Task("facts", "general", "Question", "Facts", "general: where people live and what they do", _fact, by_heart=2 * len(NAMES)),
 )
