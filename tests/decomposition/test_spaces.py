@@ -399,9 +399,11 @@ def command(*arguments: str | Path) -> str:
     return done.output
 
 
-def test_commands(lab: Lab, tmp_path: Path) -> None:
+def test_commands(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
     named = ["--base", lab.folder / "base", "--dictionary", lab.folder / "dictionary"]
-    command("decompose", lab.folder / "target", *named, "--space", "layer", "--json", tmp_path / "layer.json")
+    said = command("decompose", lab.folder / "target", *named, "--space", "layer", "--json", tmp_path / "layer.json")
+    assert "by nnls in the space layer" in " ".join(said.split())
     assert json.loads((tmp_path / "layer.json").read_text())["space"] == "layer"
     command("decompose", lab.folder / "target", *named, "--json", tmp_path / "plain.json")
     assert json.loads((tmp_path / "plain.json").read_text())["space"] == "exact"

@@ -19,7 +19,8 @@ _COLUMNS = 10
 def show_decomposition(result: Decomposition, console: Console | None = None) -> None:
     """The bill of materials, then what is unexplained and what was left out."""
     console = console or _plain()
-    table = Table(title=f"{result.target.path}, by {result.method}", title_justify="left")
+    where = "" if result.space == "exact" else f" in the space {result.space}"
+    table = Table(title=f"{result.target.path}, by {result.method}{where}", title_justify="left")
     for title in ("component", "coefficient", "share of ||t||"):
         table.add_column(title, justify="left" if title == "component" else "right")
     for component in result.components:
