@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -12,8 +13,8 @@ from unmerge.training.adapters import AdapterRecord
 from unmerge.verify.matrix import AblationMatrix
 from unmerge.zoo.build import ZooRecord
 
-#: columns of a wide table at a time
-_COLUMNS = 10
+#: what a column takes beside its text
+_PADDING = 2
 
 
 def show_decomposition(result: Decomposition, console: Console | None = None) -> None:
@@ -40,12 +41,13 @@ def show_decomposition(result: Decomposition, console: Console | None = None) ->
 def show_matrix(matrix: AblationMatrix, console: Console | None = None) -> None:
     """Exact match by what was removed; the removed skill's own column in brackets."""
     console = console or _plain()
-    for start in range(0, len(matrix.tasks), _COLUMNS):
-        table = Table(title="exact match" if start == 0 else None, title_justify="left")
-        table.add_column("removed", no_wrap=True)
-        tasks = matrix.tasks[start : start + _COLUMNS]
+    console.print("exact match by what was removed")
+    first = max(len(row.removed or "nothing") for row in matrix.rows) + _PADDING
+    for tasks in _fitting(matrix.tasks, console.width - first):
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1))
+        table.add_column("removed", no_wrap=True, min_width=first - _PADDING)
         for task in tasks:
-            table.add_column(task, justify="right", overflow="fold")
+            table.add_column(task, justify="right", no_wrap=True)
         for row in matrix.rows:
             own = matrix.task_of.get(row.removed or "")
             cells = [f"[{row.scores[task]:.2f}]" if task == own else f"{row.scores[task]:.2f}" for task in tasks]
@@ -60,6 +62,20 @@ def show_matrix(matrix: AblationMatrix, console: Console | None = None) -> None:
             f"- {row.coefficient:.4f} x {row.removed}: {own} {before[own]:.2f} -> {matrix.left(row):.2f}, "
             f"largest other fall {fall:+.2f} ({task}): {verdict}"
         )
+
+
+def _fitting(names: Sequence[str], width: int) -> list[list[str]]:
+    """Names in as few groups as fit a width, in order."""
+    groups: list[list[str]] = [[]]
+    left = width
+    for name in names:
+        taken = max(len(name), 6) + _PADDING
+        if taken > left and groups[-1]:
+            groups.append([])
+            left = width
+        groups[-1].append(name)
+        left -= taken
+    return groups
 
 
 def show_adapters(records: Mapping[str, AdapterRecord], console: Console | None = None) -> None:
