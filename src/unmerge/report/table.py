@@ -14,7 +14,7 @@ from unmerge.verify.matrix import AblationMatrix
 from unmerge.zoo.build import ZooRecord
 
 #: what a column takes beside its text
-_PADDING = 2
+_PADDING = 3
 
 
 def show_decomposition(result: Decomposition, console: Console | None = None) -> None:
