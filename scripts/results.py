@@ -72,7 +72,8 @@ def _zoo() -> str:
         [
             "## The zoo",
             (
-                f"Seed {zoo.seed}; {size:.1f} MB in all. Exact match on held-out items: {learned} of {len(TASKS)} adapters reach .95 on their own task; "
+                f"Seed {zoo.seed}; {size:.1f} MB in all. Exact match on held-out items: "
+                f"{learned} of {len(TASKS)} adapters reach .95 on their own task; "
                 f"the base on its general tasks: {general}."
             ),
             (

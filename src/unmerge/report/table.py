@@ -13,8 +13,8 @@ from unmerge.training.adapters import AdapterRecord
 from unmerge.verify.matrix import AblationMatrix
 from unmerge.zoo.build import ZooRecord
 
-#: what a column takes beside its text
-_PADDING = 3
+#: what a column takes beside its text, and a table beside its columns
+_PADDING, _EDGES = 3, 2
 
 
 def show_decomposition(result: Decomposition, console: Console | None = None) -> None:
@@ -43,7 +43,7 @@ def show_matrix(matrix: AblationMatrix, console: Console | None = None) -> None:
     console = console or _plain()
     console.print("exact match by what was removed")
     first = max(len(row.removed or "nothing") for row in matrix.rows) + _PADDING
-    for tasks in _fitting(matrix.tasks, console.width - first):
+    for tasks in _fitting(matrix.tasks, console.width - first - _EDGES):
         table = Table(box=SIMPLE_HEAD, padding=(0, 1))
         table.add_column("removed", no_wrap=True, min_width=first - _PADDING)
         for task in tasks:
