@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from unmerge.checkpoints import Checkpoint
-from unmerge.core.errors import BadInput
+from unmerge.core.errors import BadInput, need
 from unmerge.core.examples import Example, read_examples
 from unmerge.core.records import Environment, environment, read_json, write_json
 from unmerge.core.staging import staged
@@ -73,6 +73,7 @@ def train_adapter(recipe: TrainingRecipe, name: str, folder: Path, watch: Watch 
     entry = recipe.adapters[name]
     seed = recipe.seed if entry.seed is None else entry.seed
     examples, held_out = _read(entry)
+    need("trl", "train")  # importing it takes seconds that are not training
     started = time.monotonic()
     model, tokenizer = load_model(recipe.base, recipe.base_name)
     model = finetune(model, tokenizer, examples, recipe.training, seed=seed, lora=recipe.lora, watch=watch)
