@@ -1,0 +1,108 @@
+"""The atoms' singular directions in one tensor, and the surrogate targets that can be made of them.
+
+Everything about surrogates happens in the coordinates of the atoms' own directions: their inner products (R x R, R the
+summed ranks) are all that is needed, whatever the width of the tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmerge.certificate.spectrum import Signal
+from unmerge.vectors import LowRank
+
+Matrix = NDArray[np.float64]
+
+#: directions whose square is below this share of the largest are linear combinations of the others
+_INDEPENDENT = 1e-10
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Singular value decompositions of the low-rank atoms in one tensor, side by side.
+
+    Attributes:
+        left: (out, R).
+        right: (in, R).
+        values: (R,) singular values.
+        owner: (R,) which atom each direction belongs to.
+        shape: (out, in).
+    """
+
+    left: Tensor
+    right: Tensor
+    values: Matrix
+    owner: NDArray[np.int64]
+    shape: tuple[int, int]
+
+    @staticmethod
+    def of(atoms: Sequence[tuple[int, LowRank]], most: int) -> Directions:
+        """The leading directions of some atoms.
+
+        Args:
+            atoms: (index of the atom, its change of this tensor).
+            most: directions kept of each.
+        """
+        left, right, values, owner = [], [], [], []
+        for index, delta in atoms:
+            q_b, r_b = torch.linalg.qr(delta.b.double())
+            q_a, r_a = torch.linalg.qr(delta.a.double().T)
+            u, s, vt = torch.linalg.svd(r_b @ r_a.T)
+            kept = min(most, int((s > 1e-6 * s[0]).sum()))
+            left.append(q_b @ u[:, :kept])
+            right.append(q_a @ vt[:kept].T)
+            values.append(s[:kept].numpy())
+            owner.append(np.full(kept, index))
+        shape = (atoms[0][1].shape[0], atoms[0][1].shape[1])
+        return Directions(torch.cat(left, 1), torch.cat(right, 1), np.concatenate(values), np.concatenate(owner), shape)
+
+    def containment(self, signal: Signal) -> Matrix:
+        """(R,) |U^T u|^2 |V^T v|^2 of every direction pair in a target's signal subspaces."""
+        along_left = (signal.left.T @ self.left).square().sum(0)
+        along_right = (signal.right.T @ self.right).square().sum(0)
+        product: Matrix = (along_left * along_right).numpy()
+        return product
+
+    def surrogates(self, weights: Matrix, rank: int) -> Matrix:
+        """Containment of every direction in surrogate targets of a given signal rank.
+
+        A surrogate is a weighted sum of some atoms, cut to its ``rank`` leading directions, or filled up to it with random
+        ones: what a target would look like that holds those atoms and has the signal rank that was seen.
+
+        Args:
+            weights: (surrogates, atoms); 0 for an atom that is not in the surrogate.
+            rank: the target's signal rank in this tensor.
+
+        Returns:
+            (surrogates, R).
+        """
+        gram_left, gram_right = (self.left.T @ self.left).numpy(), (self.right.T @ self.right).numpy()
+        result = np.zeros((len(weights), len(self.values)))
+        for row, weight in enumerate(weights):
+            inside = np.flatnonzero(weight[self.owner])
+            scale = weight[self.owner[inside]] * self.values[inside]
+            root_left, coordinates_left = _orthonormal(gram_left[np.ix_(inside, inside)], gram_left[inside])
+            root_right, coordinates_right = _orthonormal(gram_right[np.ix_(inside, inside)], gram_right[inside])
+            left, values, right = np.linalg.svd((root_left * scale) @ root_right.T, full_matrices=False)
+            kept = min(rank, int((values > 1e-6 * values[0]).sum())) if len(values) else 0
+            along = []
+            for side, coordinates, width in ((left[:, :kept], coordinates_left, self.shape[0]), (right[:kept].T, coordinates_right, self.shape[1])):
+                held = np.square(side.T @ coordinates).sum(0)
+                # random directions hold, of what is left of a direction, their share of the remaining dimensions
+                along.append(held + np.maximum(1 - held, 0) * (rank - kept) / max(width - kept, 1))
+            result[row] = along[0] * along[1]
+        return result
+
+
+def _orthonormal(gram: Matrix, across: Matrix) -> tuple[Matrix, Matrix]:
+    """Coordinates in an orthonormal basis of some directions: of themselves (k, r), and of all directions (k, R)."""
+    values, vectors = np.linalg.eigh(gram)
+    keep = values > _INDEPENDENT * values[-1]
+    roots = np.sqrt(values[keep])
+    return roots[:, None] * vectors[:, keep].T, (vectors[:, keep].T @ across) / roots[:, None]

@@ -1,0 +1,130 @@
+"""Where the signal of a matrix ends and its noise begins.
+
+The bulk of the singular values is fitted by the Marchenko-Pastur law: its median tells the noise's standard deviation, its
+edge is where singular values of pure noise end (Marchenko and Pastur 1967; Gavish and Donoho 2014, arXiv 1305.5870, who
+scale the median in the same way). Taking values above the edge out of the bulk and fitting again is repeated until still.
+A matrix of exact low rank has no noise: its signal is its numerical rank.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmerge.vectors import Delta, LowRank
+
+Values = NDArray[np.float64]
+
+#: singular values below this share of the largest one are zero
+_ZERO = 1e-6
+#: a matrix whose numerical rank is below this share of its width has no noise
+_LOW = 0.9
+#: the edge is widened by this factor, so that the largest noise value stays below it
+_MARGIN = 1.03
+
+
+@dataclass(frozen=True)
+class Signal:
+    """The signal part of one tensor's change.
+
+    Attributes:
+        left: (out, rank) orthonormal.
+        right: (in, rank) orthonormal.
+        values: (rank,) singular values above the edge.
+        noise: standard deviation of the noise in one entry; 0 without noise.
+        shape: (out, in).
+    """
+
+    left: Float[Tensor, "out rank"]
+    right: Float[Tensor, "into rank"]
+    values: Float[Tensor, " rank"]
+    noise: float
+    shape: tuple[int, int]
+
+    @property
+    def rank(self) -> int:
+        return len(self.values)
+
+    @property
+    def filled(self) -> float:
+        """The containment that a random direction pair has: rank / out x rank / in."""
+        return self.rank**2 / (self.shape[0] * self.shape[1])
+
+
+def signal_of(delta: Delta) -> Signal:
+    """Split a change of a matrix into signal and noise, in float64."""
+    if isinstance(delta, LowRank):
+        q_b, r_b = torch.linalg.qr(delta.b.double())
+        q_a, r_a = torch.linalg.qr(delta.a.double().T)
+        left, values, right = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
+        left, right = q_b @ left, q_a @ right.T
+    else:
+        left, values, transposed = torch.linalg.svd(delta.values.double(), full_matrices=False)
+        right = transposed.T
+    shape = (delta.shape[0], delta.shape[1])
+    rank, noise = signal_rank(values.numpy(), shape)
+    return Signal(left[:, :rank], right[:, :rank], values[:rank], noise, shape)
+
+
+def signal_rank(values: Values, shape: tuple[int, int]) -> tuple[int, float]:
+    """How many singular values are signal, and the standard deviation of the noise below them.
+
+    Args:
+        values: all singular values, largest first.
+        shape: (out, in) of the matrix.
+
+    Returns:
+        (rank, standard deviation of one entry of the noise).
+    """
+    numerical = int((values > _ZERO * values[0]).sum()) if len(values) and values[0] > 0 else 0
+    short, long = min(shape), max(shape)
+    if numerical < _LOW * short:
+        return numerical, 0.0
+    rank, noise = 0, 0.0
+    while len(bulk := values[rank:]) > 2:
+        aspect = len(bulk) / (long - rank)
+        median, edge = _marchenko_pastur(round(aspect, 4))
+        noise = float(np.median(bulk)) / median / np.sqrt(long - rank)
+        above = int((bulk > _MARGIN * noise * edge * np.sqrt(long - rank)).sum())
+        if above == 0:
+            break
+        rank += above
+    return rank, noise
+
+
+@functools.lru_cache(maxsize=4096)
+def _marchenko_pastur(aspect: float) -> tuple[float, float]:
+    """Median and edge of the singular values of noise of unit variance, over the square root of the longer side."""
+    low, high = (1 - np.sqrt(aspect)) ** 2, (1 + np.sqrt(aspect)) ** 2
+    grid = np.linspace(low, high, 4001)[1:-1]
+    mass = np.cumsum(np.sqrt((high - grid) * (grid - low)) / grid)
+    return float(np.sqrt(np.interp(0.5, mass / mass[-1], grid))), float(np.sqrt(high))
+
+
+def expected_containment(strength: Values, noise: float, shape: tuple[int, int]) -> Values:
+    """How far a direction of the signal stands in the empirical signal subspaces: |<u, u^>|^2 |<v, v^>|^2.
+
+    The spiked matrix model (Benaych-Georges and Nadakuditi 2012, arXiv 1103.2221): 0 below the transition at
+    (short / long)^(1/4), 1 without noise.
+
+    Args:
+        strength: singular values of the planted directions.
+        noise: standard deviation of one entry.
+        shape: (out, in).
+    """
+    if noise == 0:
+        return (strength > 0).astype(np.float64)
+    short, long = min(shape), max(shape)
+    aspect = short / long
+    square = (strength / (noise * np.sqrt(long))) ** 2
+    seen = square**2 > aspect
+    safe = np.where(seen, square, 1.0)
+    along_short = 1 - aspect * (1 + safe) / (safe * (safe + aspect))
+    along_long = 1 - (aspect + safe) / (safe * (safe + 1))
+    return np.where(seen, along_short * along_long, 0.0)
