@@ -51,12 +51,10 @@ class Directions:
         """
         left, right, values, owner = [], [], [], []
         for index, delta in atoms:
-            q_b, r_b = torch.linalg.qr(delta.b.double())
-            q_a, r_a = torch.linalg.qr(delta.a.double().T)
-            u, s, vt = torch.linalg.svd(r_b @ r_a.T)
+            u, s, vt = delta.svd()
             kept = min(most, int((s > 1e-6 * s[0]).sum()))
-            left.append(q_b @ u[:, :kept])
-            right.append(q_a @ vt[:kept].T)
+            left.append(u[:, :kept])
+            right.append(vt[:kept].T)
             values.append(s[:kept].numpy())
             owner.append(np.full(kept, index))
         shape = (atoms[0][1].shape[0], atoms[0][1].shape[1])

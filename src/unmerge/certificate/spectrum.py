@@ -60,16 +60,12 @@ class Signal:
 def signal_of(delta: Delta) -> Signal:
     """Split a change of a matrix into signal and noise, in float64."""
     if isinstance(delta, LowRank):
-        q_b, r_b = torch.linalg.qr(delta.b.double())
-        q_a, r_a = torch.linalg.qr(delta.a.double().T)
-        left, values, right = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
-        left, right = q_b @ left, q_a @ right.T
+        left, values, transposed = delta.svd()
     else:
         left, values, transposed = torch.linalg.svd(delta.values.double(), full_matrices=False)
-        right = transposed.T
     shape = (delta.shape[0], delta.shape[1])
     rank, noise = signal_rank(values.numpy(), shape)
-    return Signal(left[:, :rank], right[:, :rank], values[:rank], noise, shape)
+    return Signal(left[:, :rank], transposed[:rank].T, values[:rank], noise, shape)
 
 
 def signal_rank(values: Values, shape: tuple[int, int]) -> tuple[int, float]:

@@ -39,6 +39,13 @@ class LowRank:
         """The product, (out, in)."""
         return self.b @ self.a
 
+    def svd(self) -> tuple[Float[Tensor, "out k"], Float[Tensor, " k"], Float[Tensor, "k into"]]:
+        """U, s and V^T of the product in float64, largest first, without forming it (QR of both factors)."""
+        q_b, r_b = torch.linalg.qr(self.b.double())
+        q_a, r_a = torch.linalg.qr(self.a.double().T)
+        left, values, right = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
+        return q_b @ left, values, right @ q_a.T
+
     def scaled(self, factor: float) -> LowRank:
         """factor x dW."""
         return LowRank(self.b * factor, self.a)
@@ -84,10 +91,6 @@ def singular_values(delta: Delta) -> Float[Tensor, " k"]:
     A tensor of more than two dimensions counts as (first, all others), one of fewer as a single column.
     """
     if isinstance(delta, LowRank):
-        _, r_b = torch.linalg.qr(delta.b.double())
-        _, r_a = torch.linalg.qr(delta.a.double().T)
-        matrix = r_b @ r_a.T
-    else:
-        matrix = delta.values.double().reshape(delta.shape[0] if delta.shape else 1, -1)
-    values: Tensor = torch.linalg.svdvals(matrix)
+        return delta.svd()[1]
+    values: Tensor = torch.linalg.svdvals(delta.values.double().reshape(delta.shape[0] if delta.shape else 1, -1))
     return values
