@@ -15,8 +15,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from unmerge.checkpoints import Difference
 from unmerge.core.errors import BadInput
-from unmerge.core.examples import Example, write_examples
+from unmerge.core.examples import Example, read_examples, write_examples
+from unmerge.decomposition import open_base, open_dictionary
 from unmerge.evaluation import exact_match
 from unmerge.training import AdapterRecord, Lora, Schedule, TrainingRecipe, train_adapters
 from unmerge.training.adapters import RECORD
@@ -114,6 +116,28 @@ def test_interrupted_and_resumed(recipe: TrainingRecipe, tmp_path: Path) -> None
     after = (out / first / "adapter_model.safetensors").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert not partial.exists()
+
+
+def test_without_lora(recipe: TrainingRecipe, tmp_path: Path) -> None:
+    """All weights are trained, and saved in the base's own precision: a checkpoint that a dictionary takes as an atom."""
+    first = next(iter(recipe.adapters))
+    recipe = recipe.model_copy(update={"lora": None, "adapters": {first: recipe.adapters[first]}})
+    record = train_adapters(recipe, tmp_path / "out", quiet)[first]
+    folder = tmp_path / "out" / first
+    assert record == AdapterRecord.read(folder)
+    assert record.lora is None
+    base, tuned = (load_file(place / "model.safetensors") for place in (recipe.base, folder))
+    assert base.keys() == tuned.keys()
+    assert all(tuned[name].dtype == values.dtype == torch.bfloat16 for name, values in base.items())
+    assert all(not torch.equal(tuned[name], values) for name, values in base.items() if values.ndim == 2)
+    entry = recipe.adapters[first]
+    model, tokenizer = load_model(folder)
+    right = exact_match(model, tokenizer, read_examples(entry.held_out) if entry.held_out else [])
+    assert record.held_out_exact_match == sum(right) / len(right)
+    (atom,) = open_dictionary([tmp_path / "out"], open_base(recipe.base)).atoms
+    assert isinstance(atom, Difference)
+    assert atom.name == first
+    assert not any(str(tmp_path) in file.read_text() for file in folder.glob("*.json"))
 
 
 @pytest.mark.parametrize("change", ["seed", "data"])

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from unmerge.core.errors import BadInput
-from unmerge.training import TrainingRecipe
+from unmerge.training import Lora, TrainingRecipe
 
 GOOD: dict[str, Any] = {"base": "../base", "adapters": {"pirate": {"train": "pirate.jsonl"}}}
 
@@ -30,6 +30,12 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
     assert recipe.adapters["pirate"].held_out is None
     absolute = GOOD | {"base": str(tmp_path / "elsewhere")}
     assert TrainingRecipe.read(written(tmp_path, absolute)).base == tmp_path.resolve() / "elsewhere"
+
+
+def test_no_lora(tmp_path: Path) -> None:
+    """Null trains all weights; a recipe that does not speak of a LoRA trains the default one."""
+    assert TrainingRecipe.read(written(tmp_path, GOOD | {"lora": None})).lora is None
+    assert TrainingRecipe.read(written(tmp_path, GOOD)).lora == Lora()
 
 
 BAD: dict[str, tuple[Any, str]] = {

@@ -1,10 +1,15 @@
-"""Phase 1: train the adapters of a recipe and write them as ordinary PEFT folders, each with a record."""
+"""Phase 1: train the adapters of a recipe and write them as ordinary PEFT folders, each with a record.
+
+A recipe without a LoRA trains all weights: what it makes are checkpoints, in the base's own precision.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -17,19 +22,19 @@ from unmerge.evaluation.exact_match import exact_match
 from unmerge.training.finetune import Lora, Schedule, Watch, finetune, load_model
 from unmerge.training.recipe import AdapterEntry, TrainingRecipe
 
-#: the record beside ``adapter_config.json``
+#: the record beside ``adapter_config.json``, or beside the ``config.json`` of a full fine-tune
 RECORD = "unmerge.json"
 
 
 class AdapterRecord(BaseModel):
-    """How an adapter was made and how it does. The ``task`` is what ``verify`` measures it on."""
+    """How an adapter was made and how it does; ``lora`` is None for a full fine-tune. The ``task`` is what ``verify`` measures it on."""
 
     task: str
     category: str
     description: str
     base: str
     seed: int
-    lora: Lora
+    lora: Lora | None
     training: Schedule
     examples: int
     data: dict[str, str]
@@ -49,7 +54,7 @@ def train_adapters(recipe: TrainingRecipe, out: Path, watch: Callable[[str], Wat
 
     Args:
         recipe: what to train, paths absolute.
-        out: folder to make, with one PEFT adapter a name.
+        out: folder to make, with one PEFT adapter a name, or one checkpoint.
         watch: given an adapter's name, returns what is told of its steps.
 
     Returns:
@@ -78,9 +83,8 @@ def train_adapter(recipe: TrainingRecipe, name: str, folder: Path, watch: Watch 
     model, tokenizer = load_model(recipe.base, recipe.base_name)
     model = finetune(model, tokenizer, examples, recipe.training, seed=seed, lora=recipe.lora, watch=watch)
     seconds = time.monotonic() - started
+    _save(model, tokenizer, recipe, folder)
     right = exact_match(model, tokenizer, held_out) if held_out else []
-    # the base is not changed, and its recorded name need not be a folder here: PEFT is not to look for it on the hub
-    model.save_pretrained(folder, save_embedding_layers=False)
     record = AdapterRecord(
         task=name,
         category=entry.category,
@@ -97,6 +101,18 @@ def train_adapter(recipe: TrainingRecipe, name: str, folder: Path, watch: Watch 
         environment=environment(),
     )
     write_json(folder / RECORD, record)
+
+
+def _save(model: Any, tokenizer: Any, recipe: TrainingRecipe, folder: Path) -> None:
+    if recipe.lora:
+        # the base is not changed, and its recorded name need not be a folder here: PEFT is not to look for it on the hub
+        model.save_pretrained(folder, save_embedding_layers=False)
+        return
+    base = Checkpoint.open(recipe.base)
+    largest = max(base.shapes, key=lambda tensor: math.prod(base.shapes[tensor]))
+    model.to(base.read(largest).dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model.float()  # what was saved is scored: the rounded weights
 
 
 def _read(entry: AdapterEntry) -> tuple[list[Example], list[Example]]:

@@ -1,4 +1,4 @@
-"""A training recipe: which adapters to train on which data, and how."""
+"""A training recipe: which adapters, or full fine-tunes, to train on which data, and how."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TrainingRecipe(BaseModel):
         base: folder of the base model.
         base_name: what adapters record as their base; the folder where it is not given.
         seed: of initialisation, shuffling and dropout.
-        lora: the adapter's shape.
+        lora: the adapters' shape; null trains all weights, and every adapter is then a checkpoint.
         training: how long and how fast.
         adapters: by name; the name becomes the adapter's folder and its task.
     """
@@ -57,7 +57,7 @@ class TrainingRecipe(BaseModel):
     base: Path
     base_name: str | None = None
     seed: int = 0
-    lora: Lora = Field(default_factory=Lora)
+    lora: Lora | None = Field(default_factory=Lora)
     training: Schedule = Field(default_factory=Schedule)
     adapters: dict[FolderName, AdapterEntry] = Field(min_length=1)
 
