@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format zoo bench results docs docs-commands clean
+.PHONY: help demo test lint format zoo bench results study docs docs-commands clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench: .venv/.runtime  ## time exact decomposition against expand, mask and solv
 
 results: demo bench  ## measure again what docs/results.md says, and write it
 	$(BIN)/python scripts/results.py
+
+study: .venv/.runtime  ## compare all methods on targets of the zoo, and write docs/study.md; goes on where it was stopped
+	$(BIN)/unmerge study studies/zoo.yml --out runs/study --report docs/study.md
 
 docs: .venv/.dev  ## build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --strict
