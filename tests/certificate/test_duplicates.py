@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unmerge.certificate.duplicates import ALIKE, DISTINCT, Settled, families, settle
+from unmerge.certificate.duplicates import ALIKE, DISTINCT, Settled, families, settle, usual_cosine
 
 TENSORS, SHAPE, RANK = 12, (72, 48), 6
 #: |dW| over |W|: bf16 then leaves about half of the weights as they are
@@ -204,6 +204,34 @@ def test_leak() -> None:
     assert settle([0, 1], gram, correlation) == [Settled(1)]
     norm = np.sqrt(sum(float(part.square().sum()) for part in unknown))
     assert settle([0, 1], gram, correlation, leak=0.2 * norm)[0].group == (0, 1)
+
+
+@pytest.mark.parametrize(("factor", "needed"), [(0.1, True), (0.3, True), (1.0, False)])
+def test_directions_that_all_adapters_share(factor: float, needed: bool) -> None:
+    """Then unknown components lie along the members' difference in every tensor alike, which no spread shows."""
+    wrong = 0
+    for seed in range(8):
+        room = Room(seed)
+        common = room.atom()
+        original, change, present, *unknown = (room.scaled([a + 0.7 * b for a, b in zip(room.atom(), common, strict=True)]) for _ in range(5))
+        variant = [a + factor * b for a, b in zip(original, change, strict=True)]
+        truth = seed % 2
+        target = room.merge([(original, variant)[truth], present, *unknown], [0.8, 0.6, 0.7, 0.5], *MERGES["bf16"])
+        gram, correlation = equations([original, variant, present], target)
+        usual = usual_cosine(equations([original, present, *unknown], target)[0].sum(0))
+        assert 0.2 < usual < 0.4
+        shares = np.linalg.solve(gram.sum(0), correlation.sum(0))
+        rest = np.sqrt(sum(float(part.square().sum()) for part in target) - shares @ correlation.sum(0))
+        assert right(settle([0, 1], gram, correlation, usual * rest), truth), seed
+        wrong += not right(settle([0, 1], gram, correlation), truth)
+    assert (wrong > 0) == needed
+
+
+def test_usual_cosine() -> None:
+    cosines = np.array([[1.0, 0.9, 0.1, -0.3], [0.9, 1.0, 0.2, 0.0], [0.1, 0.2, 1.0, 0.0], [-0.3, 0.0, 0.0, 1.0]])
+    lengths = np.array([1.0, 5.0, 0.2, 2.0])
+    assert usual_cosine(cosines * np.outer(lengths, lengths)) == pytest.approx((0.1 + 0.3 + 0.2) / 5)
+    assert usual_cosine(cosines[:2, :2]) == 0.0
 
 
 def test_a_clearly_negative_contribution_is_no_evidence_against() -> None:

@@ -75,6 +75,19 @@ def families(gram: Matrix) -> list[list[int]]:
     return list(found.values())
 
 
+def usual_cosine(gram: Matrix) -> float:
+    """The mean |cosine| between atoms of different families; 0 where there is one family only.
+
+    Args:
+        gram: (n, n) inner products over all tensors.
+    """
+    cosines = np.abs(_cosines(gram))
+    apart = np.ones_like(cosines, dtype=bool)
+    for family in families(gram):
+        apart[np.ix_(family, family)] = False
+    return float(cosines[apart].mean()) if apart.any() else 0.0
+
+
 def settle(members: Sequence[int], gram: Matrix, correlation: Matrix, leak: float = 0.0) -> list[Settled]:
     """Which members of one family a target holds, given that it holds at least one.
 
@@ -83,7 +96,7 @@ def settle(members: Sequence[int], gram: Matrix, correlation: Matrix, leak: floa
         gram: (m, k, k) inner products of the candidates, tensor by tensor.
         correlation: (m, k) of the candidates with the target.
         leak: how far unknown components may lie along one further direction, in the units of the target: the norm of what is
-            unexplained times the usual cosine between unrelated atoms.
+            unexplained times ``usual_cosine``. With 0, and directions that all adapters share, a wrong member can win.
 
     Returns:
         At least one component, the largest first. Several only where each is clearly there by itself.
