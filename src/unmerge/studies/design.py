@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from unmerge.core.errors import BadInput
 from unmerge.decomposition.spaces import SPACES
@@ -44,8 +44,9 @@ def _one_of(choices: Iterable[str]) -> AfterValidator:
 
 
 Different = AfterValidator(_different)
-Method = Annotated[str, _one_of(METHODS)]
-Space = Annotated[str, _one_of(SPACES)]
+#: names, or ``all`` alone
+Methods = Annotated[list[Annotated[str, _one_of([ALL, *METHODS])]], BeforeValidator(lambda value: [value] if value == ALL else value), Different]
+Spaces = Annotated[list[Annotated[str, _one_of([ALL, *SPACES])]], BeforeValidator(lambda value: [value] if value == ALL else value), Different]
 
 
 class MergeSettings(BaseModel):
@@ -93,8 +94,8 @@ class StudyDesign(BaseModel):
     adapters: dict[Kind, AdapterSettings] = {}
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Different] = Field([0, 1, 2], min_length=1)
     repeats: int = Field(1, ge=1)
-    methods: Literal["all"] | Annotated[list[Method], Different] = "all"
-    spaces: Literal["all"] | Annotated[list[Space], Different] = "all"
+    methods: Methods = Field([ALL], min_length=1)
+    spaces: Spaces = Field([ALL], min_length=1)
     sentence_model: str | None = None
 
     @staticmethod
@@ -124,8 +125,8 @@ class StudyDesign(BaseModel):
     @property
     def cells(self) -> list[tuple[str, str]]:
         """(space, method) of everything that is asked of a target, space by space."""
-        spaces = list(SPACES) if self.spaces == ALL else self.spaces
-        methods = list(METHODS) if self.methods == ALL else self.methods
+        spaces = list(SPACES) if ALL in self.spaces else self.spaces
+        methods = list(METHODS) if ALL in self.methods else self.methods
         return [(space, method) for space in spaces for method in methods if space in METHODS[method]]
 
     def open_zoo(self) -> Zoo:

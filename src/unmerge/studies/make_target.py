@@ -66,9 +66,10 @@ def make_target(target: Target, zoo: Zoo, base: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".", dir=out.parent) as scratch:
         made = Path(scratch) / "extracted"
         if target.merge == "extract":
+            assert target.rank is not None
             merged = Path(scratch) / "merged"
             merge(_recipe(target, "task_arithmetic", zoo, base, merged), merged, target.seed)
-            _extract(merged, base, made, int(target.setting or 0))
+            _extract(merged, base, made, target.rank)
         else:
             made = _combine(target, zoo, base, Path(scratch))
         made.rename(out)
@@ -82,8 +83,8 @@ def _recipe(target: Target, method: str, zoo: Zoo, base: Path, out: Path) -> Pat
         "dtype": target.dtype,
         "models": [{"model": str(zoo.adapter(name).resolve()), "parameters": {"weight": weight}} for name, weight in target.weights.items()],
     }
-    if not target.is_adapter and target.setting is not None:
-        configuration["parameters"] = {"density": target.setting}
+    if target.density is not None:
+        configuration["parameters"] = {"density": target.density}
     file = out.with_name(f"{out.name}.yml")
     write_text(file, yaml.safe_dump(configuration, sort_keys=False))
     return file
@@ -94,7 +95,7 @@ def _combine(target: Target, zoo: Zoo, base: Path, scratch: Path) -> Path:
     peft = need("peft", "train")
     model, _ = load_model(base)
     names = list(target.weights)
-    settings = {"svd_rank": int(target.setting or 0)} if target.merge == "svd" else {}
+    settings = {"svd_rank": target.rank} if target.merge == "svd" else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # what PEFT and transformers will rename is between them
         combined = peft.PeftModel.from_pretrained(model, str(zoo.adapter(names[0])), adapter_name=names[0])

@@ -11,7 +11,8 @@ The interval is a bootstrap over targets; the baseline puts k random atoms in th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,21 +30,46 @@ _DRAWS, _SEED = 2000, 0
 _INTERVAL = (2.5, 97.5)
 
 
-def similarities(zoo: Zoo, sentence_model: str | None) -> dict[str, tuple[dict[str, int], Matrix]]:
-    """By measure: the place of every adapter of the zoo, and (adapters, adapters) similarities between them."""
-    names = [*zoo.known, *zoo.unknown]
+@dataclass(frozen=True)
+class Similarity:
+    """How alike a zoo's adapters are.
+
+    Attributes:
+        names: of the adapters, n of them.
+        values: (n, n).
+    """
+
+    names: tuple[str, ...]
+    values: Matrix
+
+    def near(self, atoms: Sequence[str], contents: Sequence[str]) -> Matrix:
+        """(atoms,) of each atom, the highest similarity to something in a target."""
+        rows, columns = ([self.names.index(name) for name in some] for some in (atoms, contents))
+        return np.asarray(self.values[np.ix_(rows, columns)].max(1))
+
+
+def similarities(zoo: Zoo, sentence_model: str | None) -> dict[str, Similarity]:
+    """Of all adapters of a zoo, by measure."""
+    names = (*zoo.known, *zoo.unknown)
     records = [AdapterRecord.read(zoo.adapter(name)) for name in names]
-    place = {name: index for index, name in enumerate(names)}
     categories = np.array([record.category for record in records])
     measures = {"tfidf": _by_words([record.description for record in records]), "category": (categories[:, None] == categories).astype(np.float64)}
     if sentence_model is not None:
         measures["sentences"] = _by_sentences([record.description for record in records], sentence_model)
-    return {measure: (place, values) for measure, values in measures.items()}
+    return {measure: Similarity(names, values) for measure, values in measures.items()}
 
 
 def _by_words(descriptions: Sequence[str]) -> Matrix:
     """Cosines between the TF-IDF vectors of some texts."""
-    vectors = TfidfVectorizer(stop_words="english").fit_transform(descriptions)
+    try:
+        vectors = TfidfVectorizer(stop_words="english").fit_transform(descriptions)
+    except ValueError as error:  # not a word in any
+        raise BadInput(
+            expected="a description in the adapters' records",
+            found="none",
+            where="the zoo",
+            hint="give descriptions in the training recipe, or leave the group unknown out",
+        ) from error
     cosines: Matrix = (vectors @ vectors.T).toarray()
     return cosines
 
@@ -72,7 +98,7 @@ def memberships(ranking: Matrix, count: int) -> Matrix:
     return np.asarray(above + equal * ((count - above.sum()) / equal.sum()), dtype=np.float64)
 
 
-def alignments(cells: Sequence[Cell], atoms: Sequence[str], measures: dict[str, tuple[dict[str, int], Matrix]]) -> list[Alignment]:
+def alignments(cells: Sequence[Cell], atoms: Sequence[str], measures: Mapping[str, Similarity]) -> list[Alignment]:
     """Measure every method in every space on the targets of the unknown group.
 
     Args:
@@ -84,15 +110,10 @@ def alignments(cells: Sequence[Cell], atoms: Sequence[str], measures: dict[str, 
     for cell in sorted((cell for cell in cells if cell.group == "unknown"), key=lambda cell: cell.target):
         by_cell.setdefault((cell.space, cell.method), []).append(cell)
     return [
-        _alignment(space, method, measure, found, np.array([_near(cell, atoms, place, values) for cell in found]))
-        for measure, (place, values) in measures.items()
+        _alignment(space, method, measure, found, np.array([similarity.near(atoms, cell.contents) for cell in found]))
+        for measure, similarity in measures.items()
         for (space, method), found in by_cell.items()
     ]
-
-
-def _near(cell: Cell, atoms: Sequence[str], place: dict[str, int], values: Matrix) -> Matrix:
-    """(n,) of each atom, the highest similarity to something in the target."""
-    return np.asarray(values[np.ix_([place[atom] for atom in atoms], [place[name] for name in cell.contents])].max(1))
 
 
 def _alignment(space: str, method: str, measure: str, cells: Sequence[Cell], near: Matrix) -> Alignment:
@@ -107,7 +128,7 @@ def _alignment(space: str, method: str, measure: str, cells: Sequence[Cell], nea
     """
     rng = np.random.default_rng(_SEED)
     counts = np.array([min(len(cell.contents), near.shape[1]) for cell in cells])
-    chosen = np.array([memberships(np.array(cell.ranking), count) for cell, count in zip(cells, counts, strict=True)])
+    chosen = np.array([memberships(np.array(cell.ranking), int(count)) for cell, count in zip(cells, counts, strict=True)])
     by_target = (chosen * near).sum(1) / counts
     again = by_target[rng.integers(len(cells), size=(_DRAWS, len(cells)))].mean(1)
     places = rng.random((_DRAWS, *near.shape)).argsort(2)

@@ -54,7 +54,8 @@ def run_study(design: StudyDesign, out: Path, watch: Watch, jobs: int = 1, *, ke
     """
     started = time.monotonic()
     zoo = design.open_zoo()
-    measures = similarities(zoo, design.sentence_model)  # a model that is not there is refused before the work
+    # a model that is not there is refused before the work
+    measures = similarities(zoo, design.sentence_model) if "unknown" in design.groups else {}
     base = open_base(zoo.base)
     dictionary = {atom.name: atom.source() for atom in open_dictionary([zoo.folder / KNOWN], base).atoms}
     others = {atom.name: atom.source() for atom in open_dictionary([zoo.folder / UNKNOWN], base).atoms} if zoo.unknown else {}

@@ -33,7 +33,8 @@ class Target:
         seed: of the draw and of mergekit's masks.
         repeat: counts the targets that are alike in all of these.
         weighting: equal or unequal.
-        setting: density of the merge, or rank of the adapter; None for the method's own.
+        density: of a merge; None for the method's own.
+        rank: of an adapter.
         weights: of every component, as the recipe says.
         known: the components that are in the dictionary.
     """
@@ -45,9 +46,10 @@ class Target:
     seed: int
     repeat: int
     weighting: str
-    setting: float | None
     weights: dict[str, float]
     known: tuple[str, ...]
+    density: float | None = None
+    rank: int | None = None
 
     @property
     def name(self) -> str:
@@ -75,12 +77,12 @@ def targets(design: StudyDesign, zoo: Zoo) -> list[Target]:
 
 
 def _of_group(group: str, design: StudyDesign, zoo: Zoo) -> Iterator[Target]:
-    sorts: list[tuple[str, bool, str, float | None]] = [
-        (merge, False, dtype, settings.density) for merge, settings in design.merges.items() for dtype in design.dtypes
+    sorts: list[tuple[str, str, float | None, int | None]] = [
+        (merge, dtype, settings.density, None) for merge, settings in design.merges.items() for dtype in design.dtypes
     ]
-    sorts += [(kind, True, _ADAPTER_DTYPES[kind], settings.rank) for kind, settings in design.adapters.items()]
+    sorts += [(kind, _ADAPTER_DTYPES[kind], None, settings.rank) for kind, settings in design.adapters.items()]
     drawn = itertools.product(sorts, range(design.repeats), design.seeds)
-    for place, ((merge, is_adapter, dtype, setting), repeat, seed) in enumerate(drawn):
+    for place, ((merge, dtype, density, rank), repeat, seed) in enumerate(drawn):
         count = design.components[place % len(design.components)]
         weighting = design.weights[place // len(design.components) % len(design.weights)]
         rng = np.random.default_rng(int(fingerprint([group, merge, dtype, seed, repeat])[:15], 16))
@@ -89,4 +91,4 @@ def _of_group(group: str, design: StudyDesign, zoo: Zoo) -> Iterator[Target]:
         names = (*known, *map(str, rng.permutation(zoo.unknown)[: count - inside]))
         values = rng.uniform(LEAST, MOST, count).round(2) if weighting == "unequal" else np.full(count, EQUAL)
         weights = dict(zip(names, values.tolist(), strict=True))
-        yield Target(group, merge, is_adapter, dtype, seed, repeat, weighting, setting, weights, known)
+        yield Target(group, merge, merge in _ADAPTER_DTYPES, dtype, seed, repeat, weighting, weights, known, density, rank)
