@@ -16,8 +16,7 @@ _ROW = 0.27
 
 def plot_components(found: Summaries, space: str, stem: Path) -> list[Path]:
     """Precision and recall by method where there is something to find, named atoms where there is nothing; a panel a group."""
-    height = 1.5 + _ROW * len(found.methods)
-    figure = new_figure(max(3.4 * len(found.groups), 5), height)
+    figure = new_figure(max(3.4 * len(found.groups), 6), 1.5 + _ROW * len(found.methods))
     panels = figure.subplots(1, len(found.groups), sharey=True, squeeze=False)[0]
     places = range(len(found.methods))
     for axes, group in zip(panels, found.groups, strict=True):
@@ -44,9 +43,10 @@ def plot_components(found: Summaries, space: str, stem: Path) -> list[Path]:
         axes.grid(axis="x", color="#ececec")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.45 / height - 0.08), ncols=2, frameon=False)
     panels[0].set_yticks(list(places), found.methods, fontsize=8)
     panels[0].invert_yaxis()
+    labelled = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=len(labelled), fontsize=8, frameon=False)
     figure.suptitle(f"Components found, all merges, space {space}", x=0.01, ha="left", fontsize=11)
     return save_figure(figure, stem)
 
@@ -57,8 +57,8 @@ def _published(axes: Any, found: Summaries, group: str) -> None:
     for place, method in enumerate(found.methods):
         values = [both for (of, name, _), both in published.PRECISION_RECALL.items() if (of, name) == (group, method)]
         if values:
-            axes.plot(fmean(precision for precision, _ in values), place, "x", color=_THEIRS, markersize=6, label=label)
-            axes.plot(fmean(recall for _, recall in values), place, "+", color=_THEIRS, markersize=8)
+            axes.plot(fmean(precision for precision, _ in values), place, "x", color=_THEIRS, markersize=6, label=label, zorder=1)
+            axes.plot(fmean(recall for _, recall in values), place, "+", color=_THEIRS, markersize=8, zorder=1)
             label = None
 
 
@@ -90,7 +90,7 @@ def _heat(values: dict[str, list[list[float | None]]], rows: list[str], columns:
         for y, row in enumerate(matrix):
             for x, value in enumerate(row):
                 if value is not None:
-                    text = f"{value:.2f}".removeprefix("0") if value < 1 else f"{value:.2f}".rstrip("0").rstrip(".")
+                    text = f"{value:.2f}".removeprefix("0").removesuffix(".00") or "0"
                     axes.text(x, y, text, ha="center", va="center", fontsize=6.5, color="white" if value > 0.6 * top else "black")
         axes.set_xticks(range(len(columns)), columns, rotation=50, ha="right", rotation_mode="anchor", fontsize=8)
         axes.set_yticks(range(len(rows)), rows, fontsize=8)

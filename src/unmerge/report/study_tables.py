@@ -121,19 +121,24 @@ def unknown(found: Summaries, space: str) -> str:
 
 
 def alignment(found: Sequence[Alignment], space: str) -> str:
-    """Semantic alignment in one space, a row a method and measure."""
-    rows = [
-        [
-            row.method,
-            row.measure,
-            f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})",
-            f"{row.baseline:.3f} ({row.baseline_low:.3f} to {row.baseline_high:.3f})",
-            f"{row.p_value:.4f}",
-        ]
-        for row in found
-        if row.space == space
-    ]
-    return table(["method", "measure", "nearest atoms (95%)", "random atoms (95%)", "p"], rows)
+    """Semantic alignment in one space: random atoms first, then a row a method; for each measure the mean with its interval, and p."""
+    here = [row for row in found if row.space == space]
+    measures = list(dict.fromkeys(row.measure for row in here))
+    by_method: dict[str, dict[str, Alignment]] = {}
+    for row in here:
+        by_method.setdefault(row.method, {})[row.measure] = row
+    head = ["atoms nearest by", *(title for measure in measures for title in (f"{measure} (95%)", "p"))]
+    # the baseline is the same for every method
+    first = {row.measure: _interval(row.baseline, row.baseline_low, row.baseline_high) for row in here}
+    rows = [["random choice", *(text for measure in measures for text in (first[measure], ""))]]
+    for method, of in by_method.items():
+        values = [of[measure] for measure in measures]
+        rows.append([method, *(text for row in values for text in (_interval(row.value, row.low, row.high), f"{row.p_value:.4f}"))])
+    return table(head, rows)
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def spaces(found: Summaries, group: str) -> str:
