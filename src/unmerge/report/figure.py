@@ -34,8 +34,8 @@ def save_figure(figure: Any, stem: Path) -> list[Path]:
         beside = file.with_name(f".{file.name}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            # no date and no random ids in the file: the same record gives the same bytes
-            with rc_context({"svg.hashsalt": "unmerge"}):
+            # no date and no random ids in the file, so that the same record gives the same bytes; letters as letters, not as drawings
+            with rc_context({"svg.hashsalt": "unmerge", "svg.fonttype": "none"}):
                 figure.savefig(beside, format=file.suffix[1:], dpi=160, metadata={"Date": None} if file.suffix == ".svg" else None)
             beside.replace(file)
         except BaseException as error:
