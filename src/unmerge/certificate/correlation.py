@@ -17,7 +17,7 @@ share s of the unexplained norm is (the rest is noise of dare, of trimming, of r
 
 and l is common to all atoms: the median of z_j / mu_j over the others, most of which are absent, drawn towards its largest value
 as by one atom more. The p-value is a Student t tail with few degrees of freedom, since relations have heavier tails than the
-normal. In the place of a large dictionary stands a prior, worth PRIOR pairs, that atoms are related at RELATED.
+normal. A prior, worth one pair, says that atoms are related at RELATED: in a small dictionary it decides.
 
 It sees: an atom of any rank, at any scale, whatever the target's rounding, dare or ties, in any choice of weights; and of near
 duplicates that lie below TWINS the one that is there. It cannot see: which of two twins; an atom that others put together (a merge
@@ -44,12 +44,12 @@ Matrix = NDArray[np.float64]
 TWINS = 0.95
 #: atoms whose partial correlation is at least this are variants: no example of how unknown components are related to atoms
 VARIANTS = 0.5
-#: how fine-tunes of a base are related (mean and standard deviation of z), and how many pairs and degrees of freedom that counts for
-RELATED, PRIOR = 0.1, 3
+#: how fine-tunes of a base are related, before any pair is seen: mean and standard deviation of z. It counts as one pair.
+RELATED = 0.1
 #: the largest l: nine unknown components and no noise
 MOST = 3.0
-#: degrees of freedom, at most
-TAILS = 10
+#: degrees of freedom: for one atom, and at most
+TAILS = (3, 10)
 #: the noise of z is not believed to be smaller
 NOISE = 0.01
 #: share of the target's norm that is taken for noise, whatever is explained
@@ -118,7 +118,7 @@ class _Answer:
 
     @property
     def freedom(self) -> int:
-        return min(len(self.score) - 1 + PRIOR, TAILS)
+        return min(TAILS[0] + len(self.score) - 1, TAILS[1])
 
     def p_value(self) -> Matrix:
         """(n,) of H0."""
@@ -156,10 +156,10 @@ def _relations(partial: Matrix) -> tuple[Matrix, float]:
     """How atoms are related to each other: (n,) means of z, shrunk towards that over all pairs, and its standard deviation."""
     counted = np.triu(partial < VARIANTS, 1)
     z = np.arctanh(np.where(counted | counted.T, partial, 0.0))
-    overall = (PRIOR * RELATED + z.sum() / 2) / (PRIOR + counted.sum())
-    mean = (PRIOR * overall + z.sum(1)) / (PRIOR + (counted | counted.T).sum(1))
+    overall = (RELATED + z.sum() / 2) / (1 + counted.sum())
+    mean = (overall + z.sum(1)) / (1 + (counted | counted.T).sum(1))
     spread = np.where(counted, z - (mean[:, None] + mean) / 2, 0.0)
-    return mean, float(np.sqrt((PRIOR * RELATED**2 + np.square(spread).sum()) / (PRIOR + counted.sum())))
+    return mean, float(np.sqrt((RELATED**2 + np.square(spread).sum()) / (1 + counted.sum())))
 
 
 def _without_twins(cosines: Matrix) -> list[NDArray[np.intp]]:
