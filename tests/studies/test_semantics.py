@@ -101,16 +101,15 @@ def test_similarities_of_the_zoo() -> None:
 
 
 def test_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library is asked for unit vectors; a model that is not there is one line; so is a library that is not there."""
+    """Cosines, whatever lengths the library gives; a model that is not there is one line; so is a library that is not there."""
 
     class Model:
-        def __init__(self, name: str, device: str) -> None:
+        def __init__(self, name: str, device: str, model_kwargs: dict[str, str]) -> None:
             if name != "there":
                 raise OSError("no such model")
 
-        def encode(self, texts: list[str], normalize_embeddings: bool, show_progress_bar: bool) -> Any:
-            assert normalize_embeddings
-            return np.array([[1.0, 0.0] if "pirate" in text else [0.6, 0.8] for text in texts], dtype=np.float32)
+        def encode(self, texts: list[str], show_progress_bar: bool) -> Any:
+            return np.array([[2.0, 0.0] if "pirate" in text else [3.0, 4.0] for text in texts], dtype=np.float32)
 
     library = ModuleType("sentence_transformers")
     library.SentenceTransformer = Model  # type: ignore[attr-defined]

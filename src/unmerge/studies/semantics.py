@@ -77,8 +77,10 @@ def _by_words(descriptions: Sequence[str]) -> Matrix:
 def _by_sentences(descriptions: Sequence[str], model: str) -> Matrix:
     """Cosines between the sentence embeddings of some texts."""
     library = need("sentence_transformers", "semantic")
+    need("transformers", "semantic").utils.logging.disable_progress_bar()
     try:
-        vectors = library.SentenceTransformer(model, device="cpu").encode(list(descriptions), normalize_embeddings=True, show_progress_bar=False)
+        embedded = library.SentenceTransformer(model, device="cpu", model_kwargs={"dtype": "float32"})
+        vectors = np.asarray(embedded.encode(list(descriptions), show_progress_bar=False), dtype=np.float64)
     except Exception as error:  # the library raises OSError, ValueError and what its hub raises
         raise BadInput(
             expected="a sentence-transformers model",
@@ -86,7 +88,8 @@ def _by_sentences(descriptions: Sequence[str], model: str) -> Matrix:
             where=model,
             hint="give the folder of one, or leave sentence_model out",
         ) from error
-    return np.array(vectors @ vectors.T, dtype=np.float64)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors @ vectors.T)
 
 
 def memberships(ranking: Matrix, count: int) -> Matrix:
