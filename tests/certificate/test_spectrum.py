@@ -48,9 +48,18 @@ def test_expected_containment_is_what_comes(shape: tuple[int, int], strength: fl
     matrix, left, right = planted(shape, [value], noise)
     signal = signal_of(Dense(matrix))
     seen = float(((signal.left.T @ left) ** 2).sum() * ((signal.right.T @ right) ** 2).sum())
-    assert seen == pytest.approx(float(expected_containment(np.array([value]), noise, shape)[0]), abs=0.06)
+    assert seen == pytest.approx(float(expected_containment(np.array([value]), noise, 0.0, shape)[0]), abs=0.06)
 
 
 def test_nothing_is_expected_below_the_transition() -> None:
     value = 0.9 * 0.05 * np.sqrt(300)
-    assert expected_containment(np.array([value]), 0.05, (300, 300))[0] == 0.0
+    assert expected_containment(np.array([value]), 0.05, 0.0, (300, 300))[0] == 0.0
+
+
+def test_below_the_cut_of_a_low_rank_target_less_is_expected() -> None:
+    """A truncated decomposition leaves nothing below its last singular value."""
+    torch.manual_seed(0)
+    signal = signal_of(LowRank(torch.randn(40, 5), torch.randn(5, 60)))
+    last = float(signal.values[-1])
+    assert signal.cut == last
+    np.testing.assert_allclose(expected_containment(np.array([2 * last, last, last / 2]), signal.noise, signal.cut, signal.shape), [1, 1, 0.25])

@@ -80,6 +80,8 @@ def test_warnings_are_lines_on_stderr(run: Run, room: Path) -> None:
     (room / "dictionary" / "notes").mkdir()
     result = run("decompose", room / "target", "--base", room / "zoo-base", "--dictionary", room / "dictionary")
     assert result.exit_code == 0
+    assert "by certificate" in result.stdout
+    assert "relatives at a cosine of .25 were assumed" in result.stdout
     assert result.stderr == f"unmerge: warning: {room / 'dictionary' / 'notes'} is neither an adapter nor a checkpoint and was ignored\n"
 
 

@@ -26,7 +26,7 @@ SUSPICION = "either this is not the target's base, or the target was fine-tuned 
 
 def bill(target: Path, base: Path, dictionary: Path) -> Decomposition:
     opened = open_base(base)
-    return decompose(open_vector(target, opened), open_dictionary([dictionary], opened), opened)
+    return decompose(open_vector(target, opened), open_dictionary([dictionary], opened), opened, "nnls")
 
 
 def known(zoo: Path) -> list[str]:
@@ -186,6 +186,6 @@ def test_adapters_of_different_bases_without_one(zoo: Path, tmp_path: Path) -> N
     renamed(zoo, tmp_path, one, "someone/model-a")
     renamed(zoo, tmp_path, two, "model-b")
     dictionary = open_dictionary([tmp_path], None)
-    assert decompose(dictionary.atoms[0], dictionary).warnings == ["the adapters record different bases: model-a, model-b"]
+    assert decompose(dictionary.atoms[0], dictionary, method="nnls").warnings == ["the adapters record different bases: model-a, model-b"]
     same = open_dictionary([zoo / "known"], None)
-    assert decompose(same.atoms[0], same).warnings == []
+    assert decompose(same.atoms[0], same, method="nnls").warnings == []

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from unmerge.core.errors import BadInput
 from unmerge.core.records import sha256, write_json
 from unmerge.decomposition import Decomposition, Dictionary, decompose, open_base, open_dictionary, open_vector
-from unmerge.solvers import SOLVERS
+from unmerge.decomposition.run import METHODS
 
 Merged = Callable[..., Path]
 WEIGHTS = (0.9, 0.5, 0.7)
@@ -75,6 +75,7 @@ def test_known_targets(method: str, precision: str, zoo: Path, wide_base: Path, 
     assert all(abs(entry.coefficient) < (1e-4 if precision == "float32" else 0.01) for entry in result.absent)
     assert result.reconstruction_error < (1e-3 if precision == "float32" else 0.15)
     assert result.warnings == []
+    assert result.solver is not None
     assert result.solver.violation is not None
     assert result.solver.violation < 1e-7
 
@@ -184,7 +185,7 @@ CONTRACT = {
 
 
 def test_json(zoo: Path, merged: Merged, weights: dict[str, float], tmp_path: Path) -> None:
-    """The keys are a contract; what needs the certificate is null; the file reads back as the same result."""
+    """The keys are a contract; what needs the certificate is null without it; the file reads back as the same result."""
     target = merged(weights)
     result = bill(target, zoo / "zoo-base", zoo / "known")
     write_json(tmp_path / "bill.json", result)
@@ -226,7 +227,7 @@ def test_refusals(zoo: Path, merged: Merged, weights: dict[str, float], tmp_path
     cases: list[tuple[Callable[[], object], str]] = [
         (
             lambda: bill(target, zoo / "zoo-base", zoo / "known", method="magic"),
-            f"--method: expected one of {', '.join(SOLVERS)}, found magic; choose one",
+            f"--method: expected one of {', '.join(METHODS)}, found magic; choose one",
         ),
         (
             lambda: bill(target, None, zoo / "known"),

@@ -23,6 +23,7 @@ from unmerge.decomposition.blocks import OUTSIDE, kind_of, layer_of
 from unmerge.decomposition.compressed import Over, compress, read_compressed
 from unmerge.decomposition.dictionary import Vector
 from unmerge.decomposition.mask import even_counts, mask
+from unmerge.decomposition.run import METHODS
 from unmerge.decomposition.spaces import SPACES, at_once
 from unmerge.solvers import SOLVERS, Blocks, Problem, Solution
 from unmerge.vectors import LowRank, entries, gram
@@ -55,7 +56,7 @@ class Lab:
 
     def decompose(self, **settings: str) -> Decomposition:
         target, dictionary = self.opened()
-        return decompose(target, dictionary, open_base(self.folder / "base"), **settings)
+        return decompose(target, dictionary, open_base(self.folder / "base"), **({"method": "nnls"} | settings))
 
     def rows(self, tensor: str) -> tuple[Array, Array]:
         """Atoms (weights, n) and target (weights,) of one tensor."""
@@ -202,7 +203,7 @@ def test_spaces_differ(lab: Lab) -> None:
     assert all(np.abs(a - b).max() > 1e-6 for place, a in enumerate(found) for b in found[:place])
 
 
-@pytest.mark.parametrize("method", SOLVERS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("space", SPACES)
 def test_a_target_that_changes_nothing_where_the_method_looks(lab: Lab, space: str, method: str, tmp_path: Path) -> None:
     """The target differs from its base in one tensor that no atom touches."""
@@ -402,7 +403,7 @@ def command(*arguments: str | Path) -> str:
 def test_commands(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     named = ["--base", lab.folder / "base", "--dictionary", lab.folder / "dictionary"]
-    said = command("decompose", lab.folder / "target", *named, "--space", "layer", "--json", tmp_path / "layer.json")
+    said = command("decompose", lab.folder / "target", *named, "--method", "nnls", "--space", "layer", "--json", tmp_path / "layer.json")
     assert "by nnls in the space layer" in " ".join(said.split())
     assert json.loads((tmp_path / "layer.json").read_text())["space"] == "layer"
     command("decompose", lab.folder / "target", *named, "--json", tmp_path / "plain.json")

@@ -1,5 +1,9 @@
-"""Presence of an atom as a test that holds whatever else is in the target."""
+"""Presence of an atom as a test that holds whatever else is in the target, and what it acted with."""
 
-from unmerge.certificate.presence import Presence, gather, presence, surrogate_weights
+from unmerge.certificate.certify import Certificate, certify
+from unmerge.certificate.correlation import CorrelationTest
+from unmerge.certificate.presence import LEVEL, Presence
+from unmerge.certificate.rounding import Grid
+from unmerge.certificate.systems import CONFIDENCE, jackknife_interval, solve
 
-__all__ = ["Presence", "gather", "presence", "surrogate_weights"]
+__all__ = ["CONFIDENCE", "LEVEL", "Certificate", "CorrelationTest", "Grid", "Presence", "certify", "jackknife_interval", "solve"]

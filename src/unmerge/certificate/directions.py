@@ -6,6 +6,7 @@ summed ranks) are all that is needed, whatever the width of the tensor.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,11 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmerge.certificate.spectrum import Signal
-from unmerge.vectors import LowRank
+from unmerge.vectors import Delta, LowRank
 
 Matrix = NDArray[np.float64]
 
+#: cosine between a direction and its counterpart in a stand-in, on either side; of the whole changes it is the square of that. More
+#: than is seen between adapters to one base: a mean of .05 to .15
+RELATED = 0.5
 #: directions whose square is below this share of the largest are linear combinations of the others
 _INDEPENDENT = 1e-10
 
@@ -60,12 +63,35 @@ class Directions:
         shape = (atoms[0][1].shape[0], atoms[0][1].shape[1])
         return Directions(torch.cat(left, 1), torch.cat(right, 1), np.concatenate(values), np.concatenate(owner), shape)
 
-    def containment(self, signal: Signal) -> Matrix:
-        """(R,) |U^T u|^2 |V^T v|^2 of every direction pair in a target's signal subspaces."""
-        along_left = (signal.left.T @ self.left).square().sum(0)
-        along_right = (signal.right.T @ self.right).square().sum(0)
-        product: Matrix = (along_left * along_right).numpy()
-        return product
+    def with_stand_ins(self, first: int, count: int, name: str) -> Directions:
+        """Add directions of relatives that nobody has, for dictionaries too small to tell how alike adapters to this base are.
+
+        Each is made from one atom in turn: every direction pair of it at cosine RELATED on either side, random otherwise.
+
+        Args:
+            first: the place of the first stand-in; the others follow.
+            count: how many.
+            name: of the tensor; decides the random directions.
+        """
+        if not count:
+            return self
+        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        owners = np.unique(self.owner)
+        left, right, values, owner = [self.left], [self.right], [self.values], [self.owner]
+        for place in range(count):
+            own = np.flatnonzero(self.owner == owners[place % len(owners)])
+            left.append(_relative(self.left[:, own], generator))
+            right.append(_relative(self.right[:, own], generator))
+            values.append(self.values[own])
+            owner.append(np.full(len(own), first + place))
+        return Directions(torch.cat(left, 1), torch.cat(right, 1), np.concatenate(values), np.concatenate(owner), self.shape)
+
+    def along(self, delta: Delta) -> Matrix:
+        """(R,) u^T T v of every direction pair with a change of the same tensor."""
+        if isinstance(delta, LowRank):
+            product = (self.left.T @ delta.b.double()) * (delta.a.double() @ self.right).T
+            return np.asarray(product.sum(1).numpy())
+        return np.asarray(((self.left.T @ delta.values.double()) * self.right.T).sum(1).numpy())
 
     def surrogates(self, weights: Matrix, rank: int) -> Matrix:
         """Containment of every direction in surrogate targets of a given signal rank.
@@ -96,6 +122,14 @@ class Directions:
                 along.append(held + np.maximum(1 - held, 0) * (rank - kept) / max(width - kept, 1))
             result[row] = along[0] * along[1]
         return result
+
+
+def _relative(directions: Tensor, generator: torch.Generator) -> Tensor:
+    """(width, r) unit directions, each at cosine RELATED to its own."""
+    noise = torch.randn(directions.shape, generator=generator, dtype=torch.float64)
+    mixed = RELATED * directions + (1 - RELATED**2) ** 0.5 * noise / noise.norm(dim=0)
+    unit: Tensor = mixed / mixed.norm(dim=0)
+    return unit
 
 
 def _orthonormal(gram: Matrix, across: Matrix) -> tuple[Matrix, Matrix]:

@@ -13,30 +13,27 @@ theory expects of the atom if it were present at its apparent coefficient:
 About 1 for an atom that is present, whatever the noise. Under H0 it is not near 0, since adapters to one base share
 directions: the null distribution comes from surrogate targets made of the dictionary's other atoms, at the target's own
 signal rank in every tensor. Its logit is close to normal; the p-value is a Student t tail. Tensors that the target's signal
-fills are blind: everything is contained in them, so they are not counted.
+fills are blind: everything is contained in them, so they are not counted. Near duplicates of an atom are left out of its
+surrogates: H0 speaks of the family, and which member it is must be settled otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from unmerge.certificate.directions import Directions
-from unmerge.certificate.spectrum import Signal, expected_containment, signal_of
-from unmerge.vectors import LowRank, TaskVector
+from unmerge.certificate.evidence import TensorEvidence
 
 Matrix = NDArray[np.float64]
 
-#: directions of each atom that are looked at
-DIRECTIONS = 8
 #: surrogate targets, and how many atoms each holds
 SURROGATES, HELD = 80, (2, 3, 4, 5)
-#: a tensor is blind when a random direction pair would be contained by this much
-BLIND = 0.5
+#: an atom needs this many others in the surrogates, or else STAND_INS relatives of every atom are made up
+OTHERS, STAND_INS = 5, 4
 #: an atom counts as present only when it shows at least this share of what a present one would
 SHOWN = 0.5
 #: the smallest coefficient that weights are made for
@@ -47,43 +44,12 @@ LEAST_SPREAD = 0.15
 LEVEL = 0.001
 #: an atom that is expected to show less than this (summed squares of expected containments) cannot be tested
 WEIGHT = 0.1
+#: an atom would have been seen at a coefficient where this score would have passed the test at the level over the number of atoms
+SEEN = 0.8
 #: scores are kept this far from 0 and 1
 _CLIP = 1e-4
-
-
-@dataclass(frozen=True)
-class TensorEvidence:
-    """What one tensor says.
-
-    Attributes:
-        tensor: its name.
-        rank: of the target's signal in it.
-        noise: standard deviation of the noise in one entry of the target.
-        shape: (out, in).
-        filled: containment of a random direction pair.
-        owner, values: (R,) the atoms' directions.
-        containment: (R,) in the target.
-        surrogate: (surrogates, R) in surrogate targets.
-    """
-
-    tensor: str
-    rank: int
-    noise: float
-    shape: tuple[int, int]
-    filled: float
-    owner: NDArray[np.int64]
-    values: Matrix
-    containment: Matrix
-    surrogate: Matrix
-
-    @property
-    def is_blind(self) -> bool:
-        """Whether the target's signal fills the tensor."""
-        return self.filled >= BLIND
-
-    def expected(self, coefficients: Matrix) -> Matrix:
-        """(R,) containment of every direction if its atom were present with its coefficient."""
-        return expected_containment(coefficients[self.owner] * self.values, self.noise, self.shape)
+#: detection limits are sought between these, this many halvings deep
+_LIMITS, _HALVINGS = (1e-6, 1e2), 24
 
 
 @dataclass(frozen=True)
@@ -104,9 +70,24 @@ class Presence:
     present: NDArray[np.bool_]
     tensors: NDArray[np.int64]
 
+    def with_others(self, other: Presence, chosen: NDArray[np.bool_], level: float) -> Presence:
+        """The outcome with some atoms tested in another way; adjusted over all of them again."""
+        p_value = np.where(chosen, other.p_value, self.p_value)
+        q_value = np.asarray(stats.false_discovery_control(p_value))
+        enough = np.where(chosen, True, self.score >= SHOWN)
+        tensors = np.where(chosen, other.tensors, self.tensors)
+        return Presence(np.where(chosen, other.score, self.score), p_value, q_value, (q_value <= level) & enough, tensors)
+
+
+def stand_ins(families: Sequence[Sequence[int]]) -> int:
+    """How many relatives to make up: none where every atom has enough others outside its own family."""
+    atoms = sum(len(family) for family in families)
+    fewest = atoms - max((len(family) for family in families), default=0)
+    return 0 if fewest >= OTHERS else STAND_INS * atoms
+
 
 def surrogate_weights(count: int, atoms: int, seed: int) -> Matrix:
-    """(count, atoms) random merges of a few atoms: how many, which, and with which weights (.2 to 1.2)."""
+    """(count, atoms) random merges of a few atoms, stand-ins among them: how many, which, and with which weights (.2 to 1.2)."""
     rng = np.random.default_rng(seed)
     weights = np.zeros((count, atoms))
     for row in weights:
@@ -115,76 +96,74 @@ def surrogate_weights(count: int, atoms: int, seed: int) -> Matrix:
     return weights
 
 
-def gather(
-    atoms: Sequence[TaskVector],
-    target: TaskVector,
-    weights: Matrix,
-    watch: Callable[[Iterable[str]], Iterable[str]] = iter,
-) -> list[TensorEvidence]:
-    """One pass over the target: what every matrix says about every low-rank atom."""
-    evidence = []
-    for tensor in watch([name for name, shape in target.shapes.items() if len(shape) == 2]):
-        deltas = [(index, atom.delta(tensor)) for index, atom in enumerate(atoms) if tensor in atom.shapes]
-        low = [(index, delta) for index, delta in deltas if isinstance(delta, LowRank)]
-        if low:
-            evidence.append(_tensor_evidence(tensor, Directions.of(low, DIRECTIONS), signal_of(target.delta(tensor)), weights))
-    return evidence
-
-
-def _tensor_evidence(tensor: str, directions: Directions, signal: Signal, weights: Matrix) -> TensorEvidence:
-    return TensorEvidence(
-        tensor=tensor,
-        rank=signal.rank,
-        noise=signal.noise,
-        shape=signal.shape,
-        filled=signal.filled,
-        owner=directions.owner,
-        values=directions.values,
-        containment=directions.containment(signal),
-        surrogate=directions.surrogates(weights, signal.rank),
-    )
-
-
-def presence(evidence: Sequence[TensorEvidence], coefficients: Matrix, weights: Matrix, level: float = LEVEL) -> Presence:
-    """Test every atom.
+class PresenceTest:
+    """The test of n atoms, for one target.
 
     Args:
         evidence: from ``gather``.
-        coefficients: (n,) apparent coefficients, at which presence would be expected to show.
-        weights: (surrogates, n) of the surrogates in the evidence.
+        weights: (surrogates, n + stand-ins) of the surrogates in the evidence.
+        families: atoms too alike to be in each other's surrogates; every atom in one of them.
         level: of the false discovery rate.
     """
-    n = weights.shape[1]
-    seen = [item for item in evidence if not item.is_blind]
-    score, null = _scores(seen, np.maximum(coefficients, FLOOR), weights)
-    p_value = np.ones(n)
-    for atom in range(n):
-        values = null[weights[:, atom] == 0, atom]
-        # a few of everybody's directions are not enough to know how far they scatter
-        if len(values) > 2 and np.isfinite(score[atom]):
-            logits = _logit(values)
-            spread = max(float(logits.std(ddof=1)), LEAST_SPREAD) * np.sqrt(1 + 1 / len(values))
-            p_value[atom] = stats.t.sf((_logit(score[atom : atom + 1])[0] - logits.mean()) / spread, len(values) - 1)
-    q_value = np.asarray(stats.false_discovery_control(p_value)) if n else p_value
-    score = np.nan_to_num(score)
-    counted = np.array([sum(bool((item.owner == atom).any()) for item in seen) for atom in range(n)], dtype=np.int64)
-    return Presence(score=score, p_value=p_value, q_value=q_value, present=(q_value <= level) & (score >= SHOWN), tensors=counted)
+
+    def __init__(self, evidence: Sequence[TensorEvidence], weights: Matrix, families: Sequence[Sequence[int]], level: float = LEVEL) -> None:
+        self.seen = [item for item in evidence if not item.is_blind]
+        self.size = sum(len(family) for family in families)
+        self.level = level
+        family_of = {atom: list(family) for family in families for atom in family}
+        self._usable = np.array([(weights[:, family_of[atom]] == 0).all(1) for atom in range(self.size)])
+
+    def presence(self, coefficients: Matrix) -> Presence:
+        """Test every atom.
+
+        Args:
+            coefficients: (n,) apparent coefficients, at which presence would be expected to show.
+        """
+        expected = np.maximum(np.abs(coefficients), FLOOR)
+        contained, size, null = self._sums(expected)
+        score = np.divide(contained, size, out=np.zeros(self.size), where=size > WEIGHT)
+        p_value = self._p_value(score, size, null)
+        q_value = np.asarray(stats.false_discovery_control(p_value))
+        counted = np.array([sum(bool((item.owner == atom).any()) for item in self.seen) for atom in range(self.size)], dtype=np.int64)
+        return Presence(score, p_value, q_value, (q_value <= self.level) & (score >= SHOWN), counted)
+
+    def detection_limits(self) -> Matrix:
+        """(n,) the smallest coefficient at which each atom would have been seen; NaN where none would do."""
+        low, high = (np.full(self.size, bound) for bound in np.log(_LIMITS))
+        shown = self._would_show(np.exp(high))
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            seen = self._would_show(np.exp(middle))
+            low, high = np.where(seen, low, middle), np.where(seen, middle, high)
+        return np.where(shown, np.exp(high), np.nan)
+
+    def _would_show(self, coefficients: Matrix) -> NDArray[np.bool_]:
+        _, size, null = self._sums(coefficients)
+        p_value = self._p_value(np.full(self.size, SEEN), size, null)
+        return np.asarray(p_value <= self.level / self.size)
+
+    def _sums(self, coefficients: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+        """(n,) sums of w k and of w^2 in the target, (surrogates, n) of w k in the surrogates."""
+        top, bottom, null = np.zeros(self.size), np.zeros(self.size), np.zeros((self._usable.shape[1], self.size))
+        for item in self.seen:
+            real = item.owner < self.size  # stand-ins are not tested
+            owner, starts = np.unique(item.owner[real], return_index=True)  # directions lie atom by atom
+            expected = item.expected(coefficients)[real]
+            top[owner] += np.add.reduceat(expected * item.containment[real], starts)
+            bottom[owner] += np.add.reduceat(expected**2, starts)
+            null[:, owner] += np.add.reduceat(item.surrogate[:, real] * expected, starts, axis=1)
+        return top, bottom, null
+
+    def _p_value(self, score: Matrix, size: Matrix, null: Matrix) -> Matrix:
+        p_value = np.ones(self.size)
+        for atom in np.flatnonzero(size > WEIGHT):
+            logits = _logit(null[self._usable[atom], atom] / size[atom])
+            if len(logits) > 2:  # a few of everybody's directions are not enough to know how far they scatter
+                spread = max(float(logits.std(ddof=1)), LEAST_SPREAD) * np.sqrt(1 + 1 / len(logits))
+                p_value[atom] = stats.t.sf((float(_logit(score[atom])) - logits.mean()) / spread, len(logits) - 1)
+        return p_value
 
 
-def _scores(seen: Sequence[TensorEvidence], coefficients: Matrix, weights: Matrix) -> tuple[Matrix, Matrix]:
-    """(n,) scores in the target and (surrogates, n) scores in the surrogates; NaN for atoms that could not show."""
-    n = weights.shape[1]
-    top, bottom, null = np.zeros(n), np.zeros(n), np.zeros((len(weights), n))
-    for item in seen:
-        expected = item.expected(coefficients)
-        np.add.at(top, item.owner, expected * item.containment)
-        np.add.at(bottom, item.owner, expected**2)
-        owners = np.eye(n)[item.owner]
-        null += (item.surrogate * expected) @ owners
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(bottom > WEIGHT, top / bottom, np.nan), np.where(bottom > WEIGHT, null / bottom, np.nan)
-
-
-def _logit(values: Matrix) -> Matrix:
+def _logit(values: Matrix | float) -> Matrix:
     clipped = np.clip(values, _CLIP, 1 - _CLIP)
-    return np.log(clipped / (1 - clipped))
+    return np.asarray(np.log(clipped / (1 - clipped)))

@@ -38,6 +38,9 @@ class Signal:
         right: (in, rank) orthonormal.
         values: (rank,) singular values above the edge.
         noise: standard deviation of the noise in one entry; 0 without noise.
+        edge: the singular value at which pure noise ends; 0 without noise.
+        cut: without noise, the singular value below which nothing can be told: rounding in a dense change, the last value of a
+            low-rank one. 0 with noise.
         shape: (out, in).
     """
 
@@ -45,6 +48,8 @@ class Signal:
     right: Float[Tensor, "into rank"]
     values: Float[Tensor, " rank"]
     noise: float
+    edge: float
+    cut: float
     shape: tuple[int, int]
 
     @property
@@ -58,17 +63,22 @@ class Signal:
 
 
 def signal_of(delta: Delta) -> Signal:
-    """Split a change of a matrix into signal and noise, in float64."""
+    """Split a change of a matrix into signal and noise, in float64.
+
+    A low-rank change has no noise, but it may be what a truncated decomposition left of another one (PEFT's ``svd``, extracted
+    adapters): what lies below its last singular value cannot be told.
+    """
     if isinstance(delta, LowRank):
         left, values, transposed = delta.svd()
     else:
         left, values, transposed = torch.linalg.svd(delta.values.double(), full_matrices=False)
     shape = (delta.shape[0], delta.shape[1])
-    rank, noise = signal_rank(values.numpy(), shape)
-    return Signal(left[:, :rank], transposed[:rank].T, values[:rank], noise, shape)
+    rank, noise, edge = signal_rank(values.numpy(), shape)
+    cut = 0.0 if noise or not rank else float(values[rank - 1] if isinstance(delta, LowRank) else _ZERO * values[0])
+    return Signal(left[:, :rank], transposed[:rank].T, values[:rank], noise, edge, cut, shape)
 
 
-def signal_rank(values: Values, shape: tuple[int, int]) -> tuple[int, float]:
+def signal_rank(values: Values, shape: tuple[int, int]) -> tuple[int, float, float]:
     """How many singular values are signal, and the standard deviation of the noise below them.
 
     Args:
@@ -76,22 +86,23 @@ def signal_rank(values: Values, shape: tuple[int, int]) -> tuple[int, float]:
         shape: (out, in) of the matrix.
 
     Returns:
-        (rank, standard deviation of one entry of the noise).
+        (rank, standard deviation of one entry of the noise, the singular value at which it ends).
     """
     numerical = int((values > _ZERO * values[0]).sum()) if len(values) and values[0] > 0 else 0
     short, long = min(shape), max(shape)
     if numerical < _LOW * short:
-        return numerical, 0.0
-    rank, noise = 0, 0.0
+        return numerical, 0.0, 0.0
+    rank, noise, end = 0, 0.0, 0.0
     while len(bulk := values[rank:]) > 2:
         aspect = len(bulk) / (long - rank)
         median, edge = _marchenko_pastur(round(aspect, 4))
         noise = float(np.median(bulk)) / median / np.sqrt(long - rank)
-        above = int((bulk > _MARGIN * noise * edge * np.sqrt(long - rank)).sum())
+        end = _MARGIN * noise * edge * float(np.sqrt(long - rank))
+        above = int((bulk > end).sum())
         if above == 0:
             break
         rank += above
-    return rank, noise
+    return rank, noise, end
 
 
 @functools.lru_cache(maxsize=4096)
@@ -103,19 +114,20 @@ def _marchenko_pastur(aspect: float) -> tuple[float, float]:
     return float(np.sqrt(np.interp(0.5, mass / mass[-1], grid))), float(np.sqrt(high))
 
 
-def expected_containment(strength: Values, noise: float, shape: tuple[int, int]) -> Values:
+def expected_containment(strength: Values, noise: float, cut: float, shape: tuple[int, int]) -> Values:
     """How far a direction of the signal stands in the empirical signal subspaces: |<u, u^>|^2 |<v, v^>|^2.
 
     The spiked matrix model (Benaych-Georges and Nadakuditi 2012, arXiv 1103.2221): 0 below the transition at
-    (short / long)^(1/4), 1 without noise.
+    (short / long)^(1/4). Without noise 1, less for a direction weaker than the cut.
 
     Args:
         strength: singular values of the planted directions.
         noise: standard deviation of one entry.
+        cut: of a target without noise, as in ``Signal``.
         shape: (out, in).
     """
     if noise == 0:
-        return (strength > 0).astype(np.float64)
+        return np.minimum((strength / cut) ** 2, 1.0) if cut else np.zeros_like(strength)
     short, long = min(shape), max(shape)
     aspect = short / long
     square = (strength / (noise * np.sqrt(long))) ** 2

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmerge.checkpoints.files import TensorFiles, existing_folder, refuse_quantised
+from unmerge.checkpoints.files import DTYPES, TensorFiles, existing_folder, refuse_quantised
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Source, read_json
 from unmerge.vectors import Shape
@@ -85,6 +85,10 @@ class Checkpoint:
     def is_weight(self, tensor: str) -> bool:
         """Whether a tensor that is held is of floating-point numbers."""
         return self.files.is_weight(self._stored(tensor) or tensor)
+
+    def dtype(self, tensor: str) -> torch.dtype:
+        """The dtype of a tensor of weights that is held, from the header alone."""
+        return DTYPES[self.files.dtype(self._stored(tensor) or tensor)]
 
     def source(self) -> Source:
         """Hashes of weights and configuration."""

@@ -20,6 +20,16 @@ from unmerge.vectors import Shape
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 #: tensor endings that quantised formats leave (bitsandbytes, GPTQ, AWQ, compressed-tensors, fp8)
 _QUANTISED = (".qweight", ".absmax", ".quant_map", ".qzeros", ".weight_packed", ".SCB", ".weight_scale", ".weight_scale_inv")
+#: dtypes as safetensors names them
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+}
 _FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 #: what packed or quantised matrices are stored as; other integers are buffers (masks, positions)
 _PACKED = {"I8", "U8", "I16", "U16", "I32", "U32"}

@@ -14,19 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unmerge.checkpoints.files import DTYPES
 from unmerge.vectors import Shape
 
-_NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.int64: "I64",
-}
-_TYPES = {name: dtype for dtype, name in _NAMES.items()}
-
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 def write_tensors(file: Path, layout: Mapping[str, tuple[str, Shape]], tensors: Iterable[Tensor]) -> None:
     """Write a safetensors file from a stream.
@@ -39,7 +30,7 @@ def write_tensors(file: Path, layout: Mapping[str, tuple[str, Shape]], tensors: 
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, (dtype, shape) in layout.items():
-        start, end = end, end + torch.Size(shape).numel() * _TYPES[dtype].itemsize
+        start, end = end, end + torch.Size(shape).numel() * DTYPES[dtype].itemsize
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -47,7 +38,7 @@ def write_tensors(file: Path, layout: Mapping[str, tuple[str, Shape]], tensors: 
         stream.write(struct.pack("<Q", len(text)) + text)
         for (dtype, shape), tensor in zip(layout.values(), tensors, strict=True):
             assert tuple(tensor.shape) == shape
-            values = tensor.to(_TYPES[dtype]).contiguous()
+            values = tensor.to(DTYPES[dtype]).contiguous()
             stream.write(values.reshape(-1).view(torch.uint8).numpy().data)
 
 

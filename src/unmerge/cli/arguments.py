@@ -16,9 +16,9 @@ Method = Annotated[
     str | None,
     typer.Option(
         "--method",
-        help="How to decompose: dot, ridge, lasso, nonnegative_lasso, elastic_net, group_lasso_layers, group_lasso_kinds, "
+        help="How to decompose: certificate, dot, ridge, lasso, nonnegative_lasso, elastic_net, group_lasso_layers, group_lasso_kinds, "
         "sparse_group_lasso_layers, sparse_group_lasso_kinds, nnls, omp, nonnegative_omp, iht, cosamp, best_subset or sparse_autoencoder. "
-        "Default: nnls.",
+        "Default: certificate.",
     ),
 ]
 Space = Annotated[

@@ -20,6 +20,8 @@ class Component(BaseModel):
         share: ||c v|| / ||t||.
         containment, p_value, q_value: of the certificate; None for other methods.
         group: atoms that it cannot be told from.
+        agreement: 1 where all tensors give one coefficient, 0 where they differ by as much as the coefficient.
+        by_tensor: the coefficient that each tensor gives by itself.
     """
 
     name: str
@@ -30,16 +32,27 @@ class Component(BaseModel):
     p_value: float | None = None
     q_value: float | None = None
     group: list[str] = []
+    agreement: float | None = None
+    by_tensor: dict[str, float] = {}
 
 
 class Absent(BaseModel):
-    """An atom that is not named. ``coefficient`` is what the method gave it; the rest is the certificate's."""
+    """An atom that is not named.
+
+    Attributes:
+        name: the atom.
+        coefficient: what the method gave it.
+        containment, p_value: of the certificate; None for other methods.
+        detection_limit: the smallest coefficient at which it would have been seen; None where none would do.
+        variant_of: the component that it shows for: the atom is too like it not to, and was told from it.
+    """
 
     name: str
     coefficient: float
     containment: float | None = None
     p_value: float | None = None
     detection_limit: float | None = None
+    variant_of: str | None = None
 
 
 class Unexplained(BaseModel):
@@ -47,14 +60,38 @@ class Unexplained(BaseModel):
 
     Attributes:
         share: of the target's squared norm, after all atoms at their coefficients.
-        rounding_share: what rounding alone would leave; None without the certificate.
-        rank, components: estimates for the rest; None without the certificate.
+        rounding_share: what rounding alone would leave of a target made of the components; None without the certificate, or where
+            nothing was rounded.
+        rank: of the rest, above its noise, in most of the tensors; None without the certificate, or where no tensor can tell.
+        components: how many atoms of the dictionary's usual rank that is, at least; weak ones drown in noise.
     """
 
     share: float
     rounding_share: float | None = None
     rank: int | None = None
     components: int | None = None
+
+
+class TestReport(BaseModel):
+    """The test behind a certificate.
+
+    Attributes:
+        hypothesis: what a small p-value speaks against.
+        level: of the false discovery rate (Benjamini and Hochberg) at which atoms are named.
+        confidence: level of the intervals.
+        estimator: how the coefficients were found.
+        blind: tensors that the target's signal fills; they were not counted.
+        by_correlation: atoms without a low rank, which were tested by correlation.
+        stand_ins: how many relatives were made up for the null distribution, because the dictionary is small.
+    """
+
+    hypothesis: str
+    level: float
+    confidence: float
+    estimator: str
+    blind: list[str] = []
+    by_correlation: list[str] = []
+    stand_ins: int = 0
 
 
 class SkippedTensor(BaseModel):
@@ -85,6 +122,8 @@ class Decomposition(BaseModel):
         tensors: how many tensors the method saw something change in.
         entries: how many weights it saw.
         norm: ||t||.
+        solver: how the solver ended; None for the certificate.
+        test: the certificate's; None for other methods.
     """
 
     model_config = ConfigDict(serialize_by_alias=True)
@@ -106,7 +145,8 @@ class Decomposition(BaseModel):
     norm: float
     tensors: int
     entries: int | None = None
-    solver: SolverReport
+    solver: SolverReport | None = None
+    test: TestReport | None = None
     skipped: list[SkippedTensor]
     base_check: BaseCheck | None
     warnings: list[str]

@@ -13,12 +13,16 @@ from unmerge.core.records import environment
 from unmerge.decomposition.base_check import check_base, check_names
 from unmerge.decomposition.blocks import problem_of
 from unmerge.decomposition.dictionary import Dictionary, Vector
-from unmerge.decomposition.result import Absent, Component, Decomposition, SkippedTensor, SolverReport, Unexplained
+from unmerge.decomposition.findings import Findings, from_certificate, from_correlation, from_solver
+from unmerge.decomposition.result import Absent, Component, Decomposition, SkippedTensor, Unexplained
 from unmerge.decomposition.spaces import SPACES
-from unmerge.solvers import SOLVERS, Problem, Solution
+from unmerge.solvers import SOLVERS, Problem
 from unmerge.vectors import Gram, gram
 
-DEFAULT_METHOD, DEFAULT_SPACE = "nnls", "exact"
+CERTIFICATE = "certificate"
+#: every method, by the name that ``--method`` takes
+METHODS = (CERTIFICATE, *SOLVERS)
+DEFAULT_METHOD, DEFAULT_SPACE = CERTIFICATE, "exact"
 
 
 def decompose(
@@ -35,7 +39,7 @@ def decompose(
         target: an adapter, or a checkpoint minus the base.
         dictionary: the atoms.
         base: the base, where one was given; for checks and for the record.
-        method: a name in ``unmerge.solvers.SOLVERS``.
+        method: a name in METHODS: the certificate, or a solver.
         watch: wraps the loop over tensors, for a progress bar.
         space: where the method looks, a name in ``unmerge.decomposition.spaces.SPACES``. Errors and shares are of all weights anyway.
 
@@ -45,8 +49,8 @@ def decompose(
     Raises:
         BadInput: an unknown method or space, a zero atom, or a target equal to its base.
     """
-    if method not in SOLVERS:
-        raise BadInput(expected=f"one of {', '.join(SOLVERS)}", found=method, where="--method", hint="choose one of them")
+    if method not in METHODS:
+        raise BadInput(expected=f"one of {', '.join(METHODS)}", found=method, where="--method", hint="choose one of them")
     if space not in SPACES:
         raise BadInput(expected=f"one of {', '.join(SPACES)}", found=space, where="--space", hint="choose one of them")
     started = time.monotonic()
@@ -55,14 +59,19 @@ def decompose(
     _refuse_zero(problem, target, dictionary)
     looks = SPACES[space]
     seen = products if looks.products is gram else looks.products(dictionary.atoms, target, watch)
-    solution = looks.solve(SOLVERS[method], seen)
-    error = problem.residual_squared(solution.coefficients) / problem.norm_squared
+    if method != CERTIFICATE:
+        findings = from_solver(looks.solve(SOLVERS[method], seen))
+    elif space == DEFAULT_SPACE:
+        findings = from_certificate(dictionary, target, products, watch)
+    else:
+        findings = from_correlation(looks, seen)
+    error = problem.residual_squared(findings.coefficients) / problem.norm_squared
     base_check = check_base(target, products) if isinstance(target, Difference) else None
     warnings = check_names(base, [target, *dictionary.atoms])
     warnings += [f"{entry} is neither an adapter nor a checkpoint and was ignored" for entry in dictionary.ignored]
     if base_check and base_check.suspicious:
         warnings.append(base_check.warning())
-    named, absent = _sort(problem, solution, dictionary)
+    named, absent = _sort(problem, findings, dictionary)
     return Decomposition(
         method=method,
         space=space,
@@ -71,15 +80,16 @@ def decompose(
         dictionary={atom.name: atom.source() for atom in dictionary.atoms},
         components=named,
         absent=absent,
-        unexplained=Unexplained(share=error),
+        unexplained=Unexplained(share=error, **findings.unexplained),
         reconstruction_error=float(np.sqrt(error)),
-        reconstruction_error_in_space=_error_in_space(seen, solution),
-        one_minus_cosine_squared=_one_minus_cosine_squared(problem, solution),
+        reconstruction_error_in_space=_error_in_space(seen, findings),
+        one_minus_cosine_squared=_one_minus_cosine_squared(problem, findings),
         condition_number=problem_of(seen).condition(),
         norm=float(np.sqrt(problem.norm_squared)),
         tensors=_used(seen),
         entries=int(seen.entries.sum()),
-        solver=SolverReport(violation=solution.violation, steps=solution.steps, stopped=solution.stopped),
+        solver=findings.solver,
+        test=findings.test,
         skipped=[SkippedTensor(tensor=skip.tensor, reason=skip.reason) for skip in products.skipped],
         base_check=base_check,
         warnings=warnings,
@@ -105,30 +115,30 @@ def _refuse_zero(problem: Problem, target: Vector, dictionary: Dictionary) -> No
             )
 
 
-def _sort(problem: Problem, solution: Solution, dictionary: Dictionary) -> tuple[list[Component], list[Absent]]:
-    """Components with the largest contribution first, then the rest."""
-    shares = np.abs(solution.coefficients) * problem.norms / problem.target_scale
-    order = np.argsort(-shares, kind="stable")
-    components = [
-        Component(name=dictionary.atoms[atom].name, coefficient=float(solution.coefficients[atom]), share=float(shares[atom]))
-        for atom in order
-        if solution.named[atom]
-    ]
-    absent = [Absent(name=dictionary.atoms[atom].name, coefficient=float(solution.coefficients[atom])) for atom in order if not solution.named[atom]]
+def _sort(problem: Problem, findings: Findings, dictionary: Dictionary) -> tuple[list[Component], list[Absent]]:
+    """Components with the largest contribution first, then the rest; what a component cannot be told from is in its group alone."""
+    shares = np.abs(findings.coefficients) * problem.norms / problem.target_scale
+    components, absent = [], []
+    for atom in np.argsort(-shares, kind="stable").tolist():
+        name, coefficient, details = dictionary.atoms[atom].name, float(findings.coefficients[atom]), findings.details.get(atom, {})
+        if findings.named[atom]:
+            components.append(Component(name=name, coefficient=coefficient, share=float(shares[atom]), **details))
+        elif atom not in findings.hidden:
+            absent.append(Absent(name=name, coefficient=coefficient, **details))
     return components, absent
 
 
-def _one_minus_cosine_squared(problem: Problem, solution: Solution) -> float:
-    fitted = float(solution.coefficients @ problem.gram @ solution.coefficients)
+def _one_minus_cosine_squared(problem: Problem, findings: Findings) -> float:
+    fitted = float(findings.coefficients @ problem.gram @ findings.coefficients)
     if fitted <= 0:
         return 1.0
-    along = float(solution.coefficients @ problem.correlation)
+    along = float(findings.coefficients @ problem.correlation)
     return max(1 - along**2 / (fitted * problem.norm_squared), 0.0)
 
 
-def _error_in_space(seen: Gram, solution: Solution) -> float | None:
+def _error_in_space(seen: Gram, findings: Findings) -> float | None:
     norm_squared = float(seen.norm_squared.sum())
-    return float(np.sqrt(problem_of(seen).residual_squared(solution.coefficients) / norm_squared)) if norm_squared > 0 else None
+    return float(np.sqrt(problem_of(seen).residual_squared(findings.coefficients) / norm_squared)) if norm_squared > 0 else None
 
 
 def _used(products: Gram) -> int:

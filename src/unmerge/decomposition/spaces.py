@@ -31,10 +31,12 @@ class Space:
     Attributes:
         products: reads atoms and target, and takes the inner products over the weights that count. ``gram`` itself where all do.
         solve: asks a method.
+        parts: the inner products that make a problem each.
     """
 
     products: Products
     solve: Callable[[Solver, Gram], Solution]
+    parts: Callable[[Gram], list[Gram]]
 
 
 def at_once(solver: Solver, products: Gram) -> Solution:
@@ -62,6 +64,16 @@ def layer_by_layer(solver: Solver, products: Gram) -> Solution:
     )
 
 
+def whole(products: Gram) -> list[Gram]:
+    """All tensors together."""
+    return [products]
+
+
+def layers(products: Gram) -> list[Gram]:
+    """Each layer, and what is outside the layers."""
+    return [products.only(rows) for rows in rows_by(layer_of, products).values()]
+
+
 def _nonzero(atoms: Sequence[TaskVector], target: TaskVector, watch: Watch) -> Gram:
     return gram(atoms, target, watch, ChangedWeights())
 
@@ -72,8 +84,8 @@ def _compressed(atoms: Sequence[TaskVector], target: TaskVector, watch: Watch) -
 
 #: every space, by the name that ``--space`` takes
 SPACES: dict[str, Space] = {
-    "exact": Space(gram, at_once),
-    "layer": Space(gram, layer_by_layer),
-    "nonzero": Space(_nonzero, at_once),
-    "compressed": Space(_compressed, at_once),
+    "exact": Space(gram, at_once, whole),
+    "layer": Space(gram, layer_by_layer, layers),
+    "nonzero": Space(_nonzero, at_once, whole),
+    "compressed": Space(_compressed, at_once, whole),
 }

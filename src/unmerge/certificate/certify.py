@@ -1,0 +1,215 @@
+"""The certificate of one target: which atoms are in it, with which coefficients, and what is left.
+
+1. Every atom is tested for presence; near duplicates are settled among themselves or reported as a group.
+2. Coefficients. Least squares first; what it leaves tells whether anything unknown is in the target. If there is, the unknown is
+   projected off. If there is not, and rounding explains what is left, the intervals that rounding leaves decide.
+3. What is left: its rank, and how many components of the dictionary's usual rank that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmerge.certificate.coefficients import Measured, measure
+from unmerge.certificate.correlation import CorrelationTest
+from unmerge.certificate.duplicates import families, settle
+from unmerge.certificate.evidence import TensorEvidence, gather
+from unmerge.certificate.presence import LEVEL, SURROGATES, Presence, PresenceTest, stand_ins, surrogate_weights
+from unmerge.certificate.rounding import Grid
+from unmerge.certificate.systems import solve
+from unmerge.vectors import Gram, TaskVector
+
+Matrix = NDArray[np.float64]
+Watch = Callable[[Iterable[str]], Iterable[str]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """An atom that is in the target.
+
+    Attributes:
+        atom: its place in the dictionary.
+        coefficient: the one that acted.
+        interval: of the coefficient, at the level ``systems.CONFIDENCE``.
+        group: other atoms that it may be as well.
+        by_tensor: what each tensor says of the coefficient by itself.
+        agreement: 1 where all tensors say the same, 0 where they differ by as much as the coefficient (median over tensors).
+    """
+
+    atom: int
+    coefficient: float
+    interval: tuple[float, float]
+    group: tuple[int, ...]
+    by_tensor: Mapping[str, float]
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What is in a target; n atoms.
+
+    Attributes:
+        found: the components, in the order of the dictionary.
+        presence: the test.
+        dense: (n,) atoms without a low rank, which were tested by correlation.
+        containment: (n,) share of each atom's squared norm, of its leading directions, that lies in the target's signal subspaces; NaN
+            for atoms without a low rank.
+        detection_limits: (n,) the smallest coefficient at which an atom would have been seen; NaN where none would do.
+        blind: tensors that the target's signal fills; they are not counted.
+        unknown_rank: rank above the noise of what the components leave; None where no tensor can tell.
+        unknown_components: how many components of the dictionary's usual rank that is, at least: weak ones drown in noise.
+        rounding_share: what rounding alone would leave of a target made of these components; None without a grid.
+        estimator: how the coefficients were found.
+        stand_ins: how many relatives were made up for the null distribution; 0 where the dictionary has enough.
+        variant_of: atoms that pass the test because they are like a component that they were told from, with that component.
+    """
+
+    found: tuple[Found, ...]
+    presence: Presence
+    dense: NDArray[np.bool_]
+    containment: Matrix
+    detection_limits: Matrix
+    blind: tuple[str, ...]
+    unknown_rank: int | None
+    unknown_components: int | None
+    rounding_share: float | None
+    estimator: str
+    stand_ins: int
+    variant_of: Mapping[int, int]
+
+
+def certify(
+    atoms: Sequence[TaskVector],
+    target: TaskVector,
+    products: Gram,
+    grid: Grid | None = None,
+    watch: Watch = iter,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Certificate:
+    """Test every atom of a dictionary against a target, and measure those that are in it.
+
+    Args:
+        atoms: n of them.
+        target: the target.
+        products: their inner products over all weights (``vectors.gram``).
+        grid: what the target was rounded to; None for an adapter.
+        watch: wraps loops over tensors, for a progress bar.
+        level: of the false discovery rate.
+        seed: of the surrogate targets.
+    """
+    whole = products.gram.sum(0)
+    alike = families(whole)
+    made_up = stand_ins(alike)
+    weights = surrogate_weights(SURROGATES, len(atoms) + made_up, seed)
+    evidence = gather(atoms, target, weights, products.tensors, watch)
+    test = PresenceTest(evidence, weights, alike, level)
+    presence, limits = test.presence(_apparent(products)), test.detection_limits()
+    if (dense := _without_rank(evidence, products)).any():
+        by_correlation = CorrelationTest(products, level)
+        presence = presence.with_others(by_correlation.presence(), dense, level)
+        limits = np.where(dense, by_correlation.detection_limits(), limits)
+    present = np.flatnonzero(presence.present).tolist()
+    chosen, groups = _settled(products, alike, present)
+    seen = [item for item in evidence if not item.is_blind]
+    measured = measure(atoms, target, products, [] if dense[chosen].any() else seen, chosen, grid, watch)
+    return Certificate(
+        found=tuple(_found(measured, place, atom, groups[atom]) for place, atom in enumerate(chosen)),
+        presence=presence,
+        containment=np.where(dense, np.nan, _containment(seen, len(atoms))),
+        detection_limits=limits,
+        dense=dense,
+        blind=tuple(item.tensor for item in evidence if item.is_blind),
+        unknown_rank=measured.unknown_rank,
+        unknown_components=measured.unknown_components,
+        rounding_share=measured.rounding_share,
+        estimator=measured.estimator,
+        stand_ins=made_up,
+        variant_of=_variants(alike, present, chosen, groups),
+    )
+
+
+def _apparent(products: Gram) -> Matrix:
+    """(n,) the coefficient that each atom would have by itself."""
+    square = np.einsum("mii->i", products.gram)
+    apparent: Matrix = np.divide(products.correlation.sum(0), square, out=np.zeros_like(square), where=square > 0)
+    return apparent
+
+
+def _without_rank(evidence: Sequence[TensorEvidence], products: Gram) -> NDArray[np.bool_]:
+    """(n,) which atoms have most of their squared norm outside matrices of low rank."""
+    atoms = len(products.atoms)
+    low = np.zeros(atoms)
+    for item in evidence:
+        owners = np.unique(item.owner[item.owner < atoms])
+        low[owners] += products.gram[products.tensors.index(item.tensor), owners, owners]
+    return np.asarray(low < np.einsum("mii->i", products.gram) / 2)
+
+
+def _settled(products: Gram, alike: Sequence[Sequence[int]], present: Sequence[int]) -> tuple[list[int], dict[int, tuple[int, ...]]]:
+    """The present atoms, one for each component, and the others that it may be as well.
+
+    A family is settled among all of its present members together with the other present atoms.
+    """
+    chosen: list[int] = []
+    groups: dict[int, tuple[int, ...]] = {}
+    candidates = list(present)
+    gram, correlation = products.gram[:, candidates][:, :, candidates], products.correlation[:, candidates]
+    for family in alike:
+        members = [atom for atom in family if atom in candidates]
+        if len(members) < 2:
+            settled: list[tuple[int, tuple[int, ...]]] = [(atom, ()) for atom in members]
+        else:
+            places = [candidates.index(atom) for atom in members]
+            settled = [
+                (candidates[one.best], tuple(candidates[other] for other in one.group if other != one.best))
+                for one in settle(places, gram, correlation, _leak(products, alike, candidates))
+            ]
+        chosen += [atom for atom, _ in settled]
+        groups.update(settled)
+    return sorted(chosen), groups
+
+
+def _variants(alike: Sequence[Sequence[int]], present: Sequence[int], chosen: Sequence[int], groups: Mapping[int, tuple[int, ...]]) -> dict[int, int]:
+    named = {*chosen, *(other for group in groups.values() for other in group)}
+    first = {member: atom for family in alike for atom in reversed(chosen) if atom in family for member in family}
+    return {atom: first[atom] for atom in present if atom not in named}
+
+
+def _leak(products: Gram, alike: Sequence[Sequence[int]], candidates: Sequence[int]) -> float:
+    """How far what is unexplained may lie along one atom: its norm times the usual cosine between atoms of different families."""
+    gram, correlation, square = products.gram.sum(0), products.correlation.sum(0), float(products.norm_squared.sum())
+    fitted = solve(gram[np.ix_(candidates, candidates)], correlation[list(candidates)])
+    unexplained = max(square - float(fitted @ correlation[list(candidates)]), 0.0)
+    firsts = [family[0] for family in alike]
+    lengths = np.sqrt(np.diag(gram)[firsts])
+    cosines = np.abs(gram[np.ix_(firsts, firsts)] / np.outer(lengths, lengths))[np.triu_indices(len(firsts), 1)]
+    return float(np.sqrt(unexplained) * np.median(cosines)) if len(cosines) else 0.0
+
+
+def _found(measured: Measured, place: int, atom: int, group: tuple[int, ...]) -> Found:
+    coefficient, own = float(measured.coefficients[place]), measured.by_tensor[:, place]
+    low, high = measured.interval[place]
+    scatter = np.median(np.abs(own[np.isfinite(own)] / coefficient - 1)) if coefficient and np.isfinite(own).any() else 1.0
+    return Found(
+        atom=atom,
+        coefficient=coefficient,
+        interval=(float(low), float(high)),
+        group=group,
+        by_tensor={name: float(value) for name, value in zip(measured.tensors, own, strict=True) if np.isfinite(value)},
+        agreement=float(max(1 - scatter, 0.0)),
+    )
+
+
+def _containment(seen: Sequence[TensorEvidence], atoms: int) -> Matrix:
+    contained, energy = np.zeros(atoms), np.zeros(atoms)
+    for item in seen:
+        real = item.owner < atoms
+        square = item.values[real] ** 2
+        np.add.at(contained, item.owner[real], square * item.containment[real])
+        np.add.at(energy, item.owner[real], square)
+    return np.asarray(np.divide(contained, energy, out=np.zeros(atoms), where=energy > 0))

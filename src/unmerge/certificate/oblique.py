@@ -1,0 +1,153 @@
+"""Coefficients of present atoms beside unknown components.
+
+Least squares blames known atoms for what unknown ones did. So the unknown part is projected off on both sides first:
+
+    R = T - sum_i c_i V_i,    P, Q: projections off the column and row space of R's signal
+    minimise  ||P (T - sum_i c_i V_i) Q||_F^2   over c;   R follows from c, and c from R, until both are still.
+
+The signal of R lies within the target's own signal subspaces U, V (T = U S V^T + noise), so R is only ever needed as the small
+matrix U^T R V, and the target is not read again. Its rank is at most what the present atoms leave of the target's. In a target
+without noise that cap makes the answer exact: Wedderburn's rank reduction (1934) says that R then has rank(T) - rank(V_i).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmerge.certificate.directions import Directions
+from unmerge.certificate.evidence import TensorEvidence
+from unmerge.certificate.systems import solve
+
+Matrix = NDArray[np.float64]
+
+#: rounds of c from R and R from c; coefficients are still when none moves by more than _STILL
+_ROUNDS, _STILL = 200, 1e-9
+#: singular values of U^T R V count as signal above this share of the target's largest where there is no noise
+_ZERO = 1e-6
+
+
+def oblique(evidence: Sequence[TensorEvidence], atoms: Sequence[int], directions: Sequence[Directions], start: Matrix) -> Matrix:
+    """Estimate the coefficients of some atoms that are known to be present.
+
+    Args:
+        evidence: what the counted tensors say; m of them.
+        atoms: the k present ones, by their place in the dictionary.
+        directions: (m,) those of the present atoms alone, in each tensor, in the order of the evidence's.
+        start: (k,) a first guess, for instance least squares.
+
+    Returns:
+        (k,) the better of two answers, from ``start`` and from Wedderburn's coefficients: the one that leaves less above the rank it
+        allows. Where the target is noisy, ``refined`` makes more of it.
+    """
+    tensors = [_Tensor.of(item, atoms, own) for item, own in zip(evidence, directions, strict=True)]
+    answers = [_alternate(tensors, guess) for guess in (start, _wedderburn(tensors, start))]
+    return min(answers, key=lambda answer: _left_over(tensors, answer))
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """One tensor in the coordinates of the target's signal: k atoms, R directions of theirs, signal rank r.
+
+    Attributes:
+        values: (r,) the target's singular values.
+        left, right: (r, R) the directions in the target's signal subspaces.
+        scale: (R,) singular values of the atoms.
+        along: (R,) u^T T v.
+        gram_left, gram_right: (R, R).
+        owners: (R, k) indicator.
+        weight: one over the noise's variance, so that tensors can be added up.
+        edge: singular values of what is left count above it.
+        noise_edge: the same without the figures that float32 has: the target's noise alone.
+    """
+
+    values: Matrix
+    left: Matrix
+    right: Matrix
+    scale: Matrix
+    along: Matrix
+    gram_left: Matrix
+    gram_right: Matrix
+    owners: Matrix
+    weight: float
+    edge: float
+    noise_edge: float
+
+    @staticmethod
+    def of(item: TensorEvidence, atoms: Sequence[int], own: Directions) -> _Tensor:
+        chosen = np.concatenate([np.flatnonzero(item.owner == atom) for atom in atoms]).astype(np.int64)
+        largest = float(item.signal_values[0]) if len(item.signal_values) else 0.0
+        return _Tensor(
+            values=item.signal_values,
+            left=item.left[:, chosen],
+            right=item.right[:, chosen],
+            scale=item.values[chosen],
+            along=item.along[chosen],
+            gram_left=(own.left.T @ own.left).numpy(),
+            gram_right=(own.right.T @ own.right).numpy(),
+            owners=(item.owner[chosen][:, None] == np.array(atoms)[None, :]).astype(np.float64),
+            weight=1 / item.noise**2 if item.noise else 1.0,
+            edge=max(item.edge, _ZERO * largest),
+            noise_edge=item.edge,
+        )
+
+    def left_over(self, coefficients: Matrix) -> Matrix:
+        """(r, r) what the atoms leave, in the target's signal subspaces."""
+        scale = (self.owners @ coefficients) * self.scale
+        return np.diag(self.values) - (self.left * scale) @ self.right.T
+
+    def most(self, coefficients: Matrix) -> int:
+        """The rank that the atoms leave of the target's: each takes away as many directions as stand above the noise."""
+        strength = np.abs(self.owners @ coefficients) * self.scale
+        return max(len(self.values) - int((strength > self.noise_edge).sum()), 0)
+
+    def signal_left(self, coefficients: Matrix) -> tuple[tuple[Matrix, Matrix], int, float]:
+        """((x, y) bases (r, rho) of what is left above the edge, rho, squared norm of the signal beyond the rank allowed)."""
+        left, values, right = np.linalg.svd(self.left_over(coefficients))
+        rank = min(int((values > self.edge).sum()), self.most(coefficients))
+        return (left[:, :rank], right[:rank].T), rank, float((values[rank:] ** 2).sum())
+
+    def system(self, coefficients: Matrix) -> tuple[Matrix, Matrix]:
+        """((k, k), (k,)) normal equations with what is left projected off, over the noise."""
+        (x, y), _, _ = self.signal_left(coefficients)
+        off_left, off_right = x.T @ self.left, y.T @ self.right
+        products = (self.gram_left - off_left.T @ off_left) * (self.gram_right - off_right.T @ off_right) * np.outer(self.scale, self.scale)
+        target_right, target_left = x.T * self.values, self.values[:, None] * y  # x^T T V and U^T T y
+        along = (
+            self.along
+            - np.einsum("aq,aq->q", off_left, target_right @ self.right)
+            - np.einsum("aq,aq->q", target_left.T @ self.left, off_right)
+            + np.einsum("aq,ab,bq->q", off_left, target_right @ y, off_right)
+        )
+        return self.weight * self.owners.T @ products @ self.owners, self.weight * self.owners.T @ (self.scale * along)
+
+
+def _alternate(tensors: Sequence[_Tensor], coefficients: Matrix) -> Matrix:
+    for _ in range(_ROUNDS):
+        systems = [tensor.system(coefficients) for tensor in tensors]
+        new = solve(sum((gram for gram, _ in systems), np.zeros(())), sum((right for _, right in systems), np.zeros(())))
+        if np.abs(new - coefficients).max() <= _STILL * np.abs(new).max():
+            return new
+        coefficients = new
+    return coefficients
+
+
+def _left_over(tensors: Sequence[_Tensor], coefficients: Matrix) -> float:
+    return sum(tensor.weight * tensor.signal_left(coefficients)[2] for tensor in tensors)
+
+
+def _wedderburn(tensors: Sequence[_Tensor], otherwise: Matrix) -> Matrix:
+    """(k,) median over tensors and directions of 1 / (s v^T T^+ u): exact without noise, whatever else is in the target."""
+    result = otherwise.copy()
+    for atom in range(len(result)):
+        found: list[float] = []
+        for tensor in tensors:
+            own = tensor.owners[:, atom] > 0
+            inverse = np.einsum("rq,rq->q", tensor.right[:, own] / tensor.values[:, None], tensor.left[:, own]) * tensor.scale[own]
+            found.extend(float(1 / value) for value in inverse if value > 0)
+        if found:
+            result[atom] = np.median(found)
+    return result

@@ -1,0 +1,84 @@
+"""A closer look at what the components leave: its own signal subspaces, one tensor at a time.
+
+``oblique`` knows what is left only within the target's signal subspaces, where noise has bent it. Here the components are
+subtracted from the target itself, the singular directions of what is left above the noise are projected off both sides of atoms
+and target, and least squares follows. Two such rounds are enough: each moves by a fraction of the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmerge.certificate.spectrum import Signal, signal_of
+from unmerge.certificate.systems import solve
+from unmerge.certificate.unknown import left_over, rank_above_noise
+from unmerge.vectors import Delta, LowRank, Stack, TaskVector
+
+Matrix = NDArray[np.float64]
+
+_ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Coefficients of k atoms from m tensors, and what they leave.
+
+    Attributes:
+        coefficients: (k,).
+        gram, correlation: (m, k, k) and (m, k) normal equations of every tensor with the unknown projected off, over its noise.
+        ranks: (m,) rank above the noise of what is left.
+    """
+
+    coefficients: Matrix
+    gram: Matrix
+    correlation: Matrix
+    ranks: NDArray[np.int64]
+
+
+def refined(
+    atoms: Sequence[TaskVector],
+    target: TaskVector,
+    tensors: Sequence[str],
+    noise: Sequence[float],
+    coefficients: Matrix,
+    watch: Callable[[Iterable[str]], Iterable[str]] = iter,
+) -> Refined:
+    """Refine coefficients, and tell what the components leave.
+
+    Args:
+        atoms: the k present ones; only their low-rank changes count.
+        target: the target.
+        tensors: the m matrices that count.
+        noise: (m,) standard deviation of the target's noise in each.
+        coefficients: (k,) a good first guess.
+        watch: wraps the loops over tensors, for a progress bar.
+    """
+    k, rounds = len(atoms), _ROUNDS if any(noise) else 1
+    gram, correlation = np.zeros((len(tensors), k, k)), np.zeros((len(tensors), k))
+    ranks = np.zeros(len(tensors), dtype=np.int64)
+    for turn in range(rounds):
+        for row, name in enumerate(watch(tensors)):
+            change, own = target.delta(name), [atom.delta(name) if name in atom.shapes else None for atom in atoms]
+            rest = left_over(change, [delta.scaled(float(c)) for delta, c in zip(own, coefficients, strict=True) if delta is not None])
+            signal = signal_of(rest) if rest else None
+            stack = Stack.of([_off(delta, signal) for delta in own])
+            weight = 1 / noise[row] ** 2 if noise[row] else 1.0
+            gram[row], correlation[row] = weight * stack.gram(), weight * stack.correlation(change)
+            if turn == rounds - 1 and rest:
+                ranks[row] = rank_above_noise(rest)
+        coefficients = solve(gram.sum(0), correlation.sum(0)) if k else coefficients
+    return Refined(coefficients, gram, correlation, ranks)
+
+
+def _off(delta: Delta | None, signal: Signal | None) -> Delta | None:
+    """P dW Q, with the signal's subspaces projected off on both sides."""
+    if not isinstance(delta, LowRank):
+        return None
+    b, a = delta.b.double(), delta.a.double()
+    if signal is None:
+        return LowRank(b, a)
+    return LowRank(b - signal.left @ (signal.left.T @ b), a - (a @ signal.right) @ signal.right.T)

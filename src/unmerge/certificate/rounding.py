@@ -1,0 +1,183 @@
+"""What rounding hides, and what it still tells: every weight says which interval its unrounded value lies in.
+
+A base lies on its dtype's grid, so small changes vanish and the others move by whole steps; least squares then shrinks. But a
+weight y on the grid was somewhere between the midpoints to its neighbours. The sum of squared distances of sum_i c_i V_i to those
+intervals is convex and piecewise quadratic in c: a few Newton steps on the weights outside their intervals minimise it. The
+atoms are taken as mergekit takes them, merged into the base in its dtype and subtracted again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmerge.certificate.systems import jackknife_interval, solve
+from unmerge.vectors import Dense, TaskVector
+from unmerge.vectors.entries import rows
+
+Matrix = NDArray[np.float64]
+
+#: numbers that are held (200 MB), rows evenly spread over all tensors; intervals are so tight that a few millions are plenty
+_HELD = 24_000_000
+#: a coefficient is not claimed to be closer than this: float32's figures
+FIGURES = 1e-6
+#: nor closer than this share of the grid's relative step: a merge computed on the grid rounds products of a few steps with the weight,
+#: which acts as another weight. Seen on mergekit's bfloat16 merges: up to a sixteenth of a step
+_OF_A_STEP = 1 / 16
+#: Newton steps, halvings of a step that does not descend, and the gain below which the answer is still
+_STEPS, _HALVINGS, _STILL = 60, 30, 1e-12
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The weights that a target's changes were added to, and the dtype that they were rounded to.
+
+    Attributes:
+        base: reads a tensor of the base, in its own dtype: adapters are merged into it in that dtype.
+        dtype: of the target's tensor of that name.
+    """
+
+    base: Callable[[str], Tensor]
+    dtype: Callable[[str], torch.dtype]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rounded weights of a target, and what k atoms would have changed in them.
+
+    Attributes:
+        base: (w,) the base's weights, float64.
+        change: (w,) the target's change.
+        below, above: (w,) distances from the target's weight to the ends of its interval.
+        atoms: (k, w) the atoms' changes, each rounded on the base's grid.
+        owner: (w,) the tensor that each weight is in, by place.
+        dtypes: of the tensors.
+        share: the share of all weights that these are.
+    """
+
+    base: Tensor
+    change: Tensor
+    below: Tensor
+    above: Tensor
+    atoms: Tensor
+    owner: Tensor
+    dtypes: tuple[torch.dtype, ...]
+    share: float
+
+    @staticmethod
+    def of(atoms: Sequence[TaskVector], target: TaskVector, grid: Grid, watch: Callable[[Iterable[str]], Iterable[str]] = iter) -> Sample:
+        """Read the rows that are looked at, once."""
+        tensors = [name for name in target.shapes if any(name in atom.shapes for atom in atoms)]
+        total = sum(math.prod(target.shapes[name]) for name in tensors)
+        every = max(-(-total * (len(atoms) + 5) // _HELD), 1)
+        parts: list[tuple[Tensor, ...]] = []
+        for place, name in enumerate(watch(tensors)):
+            chosen = slice(place % min(every, target.shapes[name][0]), None, every)
+            values = grid.base(name)
+            base = rows(Dense(values), chosen)
+            change = rows(target.delta(name), chosen)
+            merged = torch.stack([_merged(atom, name, chosen, base, values.dtype) for atom in atoms])
+            below, above = _interval(base + change, grid.dtype(name))
+            owner = torch.full_like(base, place, dtype=torch.int64)
+            parts.append((base.flatten(), change.flatten(), below.flatten(), above.flatten(), owner.flatten(), merged.flatten(1)))
+        base, change, below, above, owner = (torch.cat([part[place] for part in parts]) for place in range(5))
+        merged = torch.cat([part[5] for part in parts], dim=1)
+        return Sample(base, change, below, above, merged, owner, tuple(grid.dtype(name) for name in tensors), len(base) / total)
+
+    @property
+    def figures(self) -> float:
+        """The relative error that a coefficient may have from rounding on the way."""
+        return max(FIGURES, *(_OF_A_STEP * torch.finfo(dtype).eps for dtype in self.dtypes))
+
+    def outside(self, coefficients: Matrix) -> Tensor:
+        """(w,) how far sum_i c_i V_i lies above (positive) or below (negative) each weight's interval; 0 inside."""
+        off = torch.from_numpy(coefficients) @ self.atoms - self.change
+        return (off - self.above).clamp_min(0) + (off + self.below).clamp_max(0)
+
+    def fit(self, coefficients: Matrix) -> Matrix:
+        """(k,) the coefficients with the least sum of squared distances to the intervals, from a first guess."""
+        outside = self.outside(coefficients)
+        loss = float(outside.square().sum())
+        for _ in range(_STEPS):
+            wrong = outside.nonzero()[:, 0]
+            if not len(wrong):
+                break
+            active = self.atoms[:, wrong]
+            step = solve((active @ active.T).numpy(), (active @ outside[wrong]).numpy())
+            new, shrink = loss, 1.0
+            for _ in range(_HALVINGS):
+                outside = self.outside(coefficients - shrink * step)
+                new = float(outside.square().sum())
+                if new <= loss:
+                    break
+                shrink /= 2
+            coefficients = coefficients - shrink * step
+            if loss - new <= _STILL * loss:
+                break
+            loss = new
+        return coefficients
+
+    def misfit(self, coefficients: Matrix) -> float:
+        """Squared distances to the intervals, over the variance that rounding alone has."""
+        return float(self.outside(coefficients).square().sum() / ((self.below + self.above).square().sum() / 12))
+
+    def interval(self, coefficients: Matrix) -> Matrix:
+        """(k, 2) around fitted coefficients.
+
+        The spread over tensors (jackknife) of what lies outside the intervals, and how far each coefficient alone could go without
+        taking any weight out of its interval.
+        """
+        outside, k = self.outside(coefficients), len(coefficients)
+        gram, correlation = np.zeros((len(self.dtypes), k, k)), np.zeros((len(self.dtypes), k))
+        for place in range(len(self.dtypes)):
+            wrong = ((self.owner == place) & (outside != 0)).nonzero()[:, 0]
+            active = self.atoms[:, wrong]
+            gram[place] = (active @ active.T).numpy()
+            correlation[place] = gram[place] @ coefficients - (active @ outside[wrong]).numpy()
+        spread = jackknife_interval(gram, correlation, coefficients) if gram.any() else np.stack([coefficients, coefficients], 1)
+        off = torch.from_numpy(coefficients) @ self.atoms - self.change
+        for place, atom in enumerate(self.atoms):
+            up, down = (self.above - off).clamp_min(0), (off + self.below).clamp_min(0)
+            moved = atom != 0
+            larger = torch.where(atom > 0, up, down)[moved] / atom[moved].abs()
+            smaller = torch.where(atom > 0, down, up)[moved] / atom[moved].abs()
+            spread[place] += np.array([-float(smaller.min()), float(larger.min())]) if bool(moved.any()) else np.array([-np.inf, np.inf])
+        return spread
+
+    def rounding_share(self, coefficients: Matrix) -> float:
+        """||round(W + t_hat) - (W + t_hat)||^2 / ||t||^2: what rounding alone would leave of a target made of these components."""
+        ideal = torch.from_numpy(coefficients) @ self.atoms
+        error = torch.zeros_like(ideal)
+        for dtype in dict.fromkeys(self.dtypes):
+            here = torch.tensor([other == dtype for other in self.dtypes])[self.owner]
+            error[here] = _rounded(self.base[here] + ideal[here], dtype) - self.base[here] - ideal[here]
+        return float(error.square().sum() / self.change.square().sum())
+
+
+def _merged(atom: TaskVector, tensor: str, chosen: slice, base: Tensor, dtype: torch.dtype) -> Tensor:
+    """Some rows of an atom's change after it was added to the base and rounded."""
+    if tensor not in atom.shapes:
+        return torch.zeros_like(base)
+    return _rounded(base + rows(atom.delta(tensor), chosen), dtype) - base
+
+
+def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rounded to a dtype as a computation in float32 would, in float64."""
+    return values.float().to(dtype).double()
+
+
+def _interval(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Half the distance from numbers of a dtype to the next ones below and above."""
+    mantissa, exponent = torch.frexp(values.abs())
+    step = torch.ldexp(torch.full_like(values, torch.finfo(dtype).eps), exponent - 1).clamp_min(
+        torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    )
+    inward = torch.where(mantissa == 0.5, step / 2, step)  # towards zero from a power of two the grid is twice as fine
+    down, up = torch.where(values > 0, inward, step), torch.where(values < 0, inward, step)
+    return down / 2, up / 2

@@ -1,0 +1,68 @@
+"""What the components leave: noise, or something unknown with a rank of its own.
+
+Flipping the signs of a matrix's entries at random keeps its noise, however uneven over rows and columns (rounding follows the
+weights, dare follows the atoms), and destroys whatever had a low rank. So singular values above the largest one of the flipped
+matrix are signal (parallel analysis by sign flips; Hong, Sheng and Dobriban 2020, arXiv 2012.02985). Signal that was found is taken
+out and the rest flipped again, since signal spreads over the flipped matrix and hides weaker one. Taking k directions out of a
+p x q matrix takes a share (1 - k/p)(1 - k/q) of the noise's energy with them, and leaves noise that ends at sqrt(p - k) + sqrt(q - k)
+where it ended at sqrt(p) + sqrt(q): the edge is corrected for both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unmerge.vectors import Delta, Dense, LowRank, norm_squared
+
+#: what is smaller than this share of the target's change is the rounding of float32 computations
+_NOTHING = 1e-5
+#: the edge is widened by this factor, so that the largest noise value stays below it
+_MARGIN = 1.03
+#: signal that takes more than this share of the directions cannot be told from noise
+_MOST = 0.5
+
+
+def left_over(target: Delta, components: Sequence[Delta]) -> Delta | None:
+    """target - sum of components in float64, low-rank where all of them are; None where nothing is left but float32's rounding."""
+    parts = [target, *(delta.scaled(-1.0) for delta in components)]
+    low = [part for part in parts if isinstance(part, LowRank)]
+    rest: Delta
+    if len(low) == len(parts):
+        rest = LowRank(torch.cat([part.b.double() for part in low], 1), torch.cat([part.a.double() for part in low], 0))
+    else:
+        total = parts[0].dense().double()
+        for part in parts[1:]:
+            total = total + part.dense().double()
+        rest = Dense(total)
+    return rest if norm_squared(rest) > _NOTHING**2 * norm_squared(target) else None
+
+
+def rank_above_noise(delta: Delta) -> int:
+    """The rank of what is left; of a low-rank change, which has no noise, the directions that are more than rounding."""
+    if isinstance(delta, LowRank):
+        values = delta.svd()[1]
+        return int((values > math.sqrt(_NOTHING) * values[0]).sum())
+    return signal_rank_by_flips(delta.values)
+
+
+def signal_rank_by_flips(matrix: Float[Tensor, "out into"]) -> int:
+    """How many singular values of a matrix stand above its noise."""
+    rows, columns = matrix.shape
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    signs = torch.randint(0, 2, matrix.shape, generator=torch.Generator().manual_seed(0)).double() * 2 - 1
+    rank = 0
+    while rank <= _MOST * min(rows, columns):
+        rest = matrix - (left[:, :rank] * values[:rank]) @ right[:rank]
+        energy = math.sqrt((1 - rank / rows) * (1 - rank / columns))
+        reach = (math.sqrt(rows - rank) + math.sqrt(columns - rank)) / (math.sqrt(rows) + math.sqrt(columns))
+        edge = _MARGIN * float(torch.linalg.matrix_norm(rest * signs, 2)) * reach / energy
+        above = int((values > edge).sum())
+        if above <= rank:
+            break
+        rank = above
+    return rank

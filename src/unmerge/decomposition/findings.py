@@ -1,0 +1,140 @@
+"""What a method finds, before it becomes a result: from a solver, from the certificate, or from its test by correlation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from unmerge.certificate import CONFIDENCE, LEVEL, Certificate, CorrelationTest, Grid, Presence, certify, jackknife_interval, solve
+from unmerge.checkpoints import Difference
+from unmerge.decomposition.dictionary import Dictionary, Vector
+from unmerge.decomposition.result import SolverReport, TestReport
+from unmerge.decomposition.spaces import Space, Watch
+from unmerge.solvers import Solution
+from unmerge.vectors import Gram
+
+#: the null hypotheses, by what an atom is tested by
+BY_SUBSPACES = "the atom is not in the target; what it shares with the target's signal, it shares as other adapters to this base do"
+BY_CORRELATION = "the atom is not in the target; what is unknown there is as closely related to it as the dictionary's atoms are to each other"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found of n atoms.
+
+    Attributes:
+        coefficients: (n,).
+        named: (n,) whether the atom is a component.
+        hidden: atoms that are named in a component's group.
+        details: further keys of each atom's entry in the result, by its place.
+        unexplained: further keys of what is left.
+        solver, test: how it was found.
+    """
+
+    coefficients: NDArray[np.float64]
+    named: NDArray[np.bool_]
+    hidden: frozenset[int] = frozenset()
+    details: Mapping[int, dict[str, Any]] = field(default_factory=dict)
+    unexplained: Mapping[str, Any] = field(default_factory=dict)
+    solver: SolverReport | None = None
+    test: TestReport | None = None
+
+
+def from_solver(solution: Solution) -> Findings:
+    """A solver's answer."""
+    report = SolverReport(violation=solution.violation, steps=solution.steps, stopped=solution.stopped)
+    return Findings(solution.coefficients, solution.named, solver=report)
+
+
+def from_certificate(dictionary: Dictionary, target: Vector, products: Gram, watch: Watch) -> Findings:
+    """The certificate, over all weights."""
+    grid = Grid(target.base.read, target.tuned.dtype) if isinstance(target, Difference) else None
+    certificate = certify(dictionary.atoms, target, products, grid, watch)
+    names, presence = products.atoms, certificate.presence
+    named = np.isin(np.arange(len(names)), [found.atom for found in certificate.found])
+    coefficients = np.zeros(len(names))
+    details = {atom: _tested(presence, atom) | _absence(certificate, atom, names) for atom in range(len(names))}
+    for found in certificate.found:
+        coefficients[found.atom] = found.coefficient
+        details[found.atom] = _tested(presence, found.atom) | {
+            "q_value": float(presence.q_value[found.atom]),
+            "interval": found.interval,
+            "group": [names[other] for other in found.group],
+            "by_tensor": dict(found.by_tensor),
+            "agreement": found.agreement,
+        }
+    for atom in np.flatnonzero(~certificate.dense).tolist():
+        details[atom]["containment"] = float(certificate.containment[atom])
+    return Findings(
+        coefficients=coefficients,
+        named=named,
+        hidden=frozenset(other for found in certificate.found for other in found.group),
+        details=details,
+        unexplained={
+            "rounding_share": certificate.rounding_share,
+            "rank": certificate.unknown_rank,
+            "components": certificate.unknown_components,
+        },
+        test=TestReport(
+            hypothesis=BY_CORRELATION if certificate.dense.all() else BY_SUBSPACES,
+            level=LEVEL,
+            confidence=CONFIDENCE,
+            estimator=certificate.estimator,
+            blind=list(certificate.blind),
+            by_correlation=[names[atom] for atom in np.flatnonzero(certificate.dense).tolist()],
+            stand_ins=certificate.stand_ins,
+        ),
+    )
+
+
+def from_correlation(space: Space, seen: Gram) -> Findings:
+    """The certificate where only some of the weights are looked at, or some at a time: subspaces are not there, inner products are.
+
+    Over several parts the p-values are combined by Cauchy's distribution, whatever depends on what (Liu and Xie 2020, Journal of the
+    American Statistical Association 115), and coefficients by the share of the atom's squared norm in each.
+    """
+    parts = space.parts(seen)
+    p_value = _combined(np.array([CorrelationTest(part).presence().p_value for part in parts]))
+    q_value = np.asarray(stats.false_discovery_control(p_value))
+    named = q_value <= LEVEL
+    chosen = np.flatnonzero(named)
+    coefficients = np.zeros(len(named))
+    systems = np.array([part.gram.sum(0)[np.ix_(chosen, chosen)] for part in parts]), np.array([part.correlation.sum(0)[chosen] for part in parts])
+    weights = np.einsum("bii->bi", systems[0])
+    answers = np.array([solve(gram, correlation) for gram, correlation in zip(*systems, strict=True)])
+    coefficients[chosen] = (weights * answers).sum(0) / weights.sum(0)
+    intervals = jackknife_interval(seen.gram[:, chosen][:, :, chosen], seen.correlation[:, chosen], coefficients[chosen])
+    limits = CorrelationTest(seen).detection_limits()
+    details: dict[int, dict[str, Any]] = {
+        atom: {"p_value": float(p_value[atom]), "detection_limit": float(limits[atom]) if np.isfinite(limits[atom]) else None}
+        for atom in range(len(named))
+    }
+    for place, atom in enumerate(chosen.tolist()):
+        details[atom] = {"p_value": float(p_value[atom]), "q_value": float(q_value[atom]), "interval": tuple(intervals[place])}
+    report = TestReport(hypothesis=BY_CORRELATION, level=LEVEL, confidence=CONFIDENCE, estimator="least squares", by_correlation=list(seen.atoms))
+    return Findings(coefficients, named, details=details, test=report)
+
+
+def _tested(presence: Presence, atom: int) -> dict[str, Any]:
+    return {"p_value": float(presence.p_value[atom])}
+
+
+def _absence(certificate: Certificate, atom: int, names: tuple[str, ...]) -> dict[str, Any]:
+    limit, instead = certificate.detection_limits[atom], certificate.variant_of.get(atom)
+    return {
+        "detection_limit": float(limit) if np.isfinite(limit) else None,
+        "variant_of": names[instead] if instead is not None else None,
+    }
+
+
+def _combined(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) from (parts, n)."""
+    if len(p_values) == 1:
+        return np.asarray(p_values[0])
+    bounded = np.clip(p_values, 1e-300, 1 - 1e-12)  # the tangent has poles at 0 and 1
+    return np.asarray(stats.cauchy.sf(np.mean(1 / np.tan(np.pi * bounded), axis=0)))
