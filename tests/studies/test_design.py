@@ -61,6 +61,16 @@ def test_draw_is_of_the_seed_alone(drawn: list[Target]) -> None:
     assert again == [target for target in drawn if target.group == "mixed"]
 
 
+def test_everything_draws_anew() -> None:
+    """Seed, repeat, dtype, merge and group: each gives other components."""
+    design = StudyDesign(components=[5], repeats=3, seeds=[0, 1], merges={"ties": {}, "linear": {}}, adapters={"cat": {}})  # type: ignore[dict-item]
+    drawn = targets(design, design.open_zoo())
+    assert len({target.name for target in drawn}) == len(drawn) == 3 * (2 * 2 + 1) * 3 * 2
+    for group in design.groups:
+        some = [tuple(target.weights.items()) for target in drawn if target.group == group]
+        assert len(set(some)) == len(some)
+
+
 def test_acted() -> None:
     weights = {"a": 0.3, "b": 0.9, "u": 0.6}
 

@@ -30,7 +30,7 @@ from unmerge.studies.design import StudyDesign
 from unmerge.studies.journal import Journal
 from unmerge.studies.make_target import base_in
 from unmerge.studies.study import run_study
-from unmerge.studies.targets import Target, targets
+from unmerge.studies.targets import Target
 from unmerge.vectors import gram
 
 study = importlib.import_module("unmerge.studies.study")
@@ -161,23 +161,36 @@ def test_shared_products_are_a_decomposition(out: Path, zoo: Path, space: str) -
         assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=1e-12)
 
 
-def test_ranked_by_containment_and_right_by_group(out: Path, zoo: Path) -> None:
-    """A method that has a containment ranks by it, and a component's group is one with it."""
+def test_ranked_by_evidence_and_right_by_group(out: Path, zoo: Path) -> None:
+    """A test ranks by containment, or by 1 - p; a component's group is one with it, and listed nowhere else."""
     base = open_base(zoo / "zoo-base")
     dictionary = open_dictionary([zoo / "known"], base)
     atoms = tuple(atom.name for atom in dictionary.atoms)
     target = open_vector(out / "targets" / "known-linear-bfloat16-0-0", base)
-    result = decompose(target, dictionary, base)
-    first, *rest = result.components
+    result = decompose(target, dictionary, base, "nnls")
+    problem = problem_of(gram(dictionary.atoms, target))
+    first, twin, *rest = result.components
     assert rest
-    result.components = [first.model_copy(update={"containment": 0.9, "group": ["twin"]})]
-    result.absent = [atom.model_copy(update={"containment": 0.1}) for atom in result.absent] + [
-        result.absent[0].model_copy(update={"name": component.name}) for component in rest
-    ]
-    answer = of_decomposition(result, problem_of(gram(dictionary.atoms, target)), atoms)
-    assert answer.candidates == (frozenset({first.name, "twin"}),)
-    assert answer.ranking[atoms.index(first.name)] == 0.9
-    assert answer.ranking[atoms.index(rest[0].name)] == 0  # a containment that is not known is none
+    tested = result.model_copy(
+        update={
+            "components": [first.model_copy(update={"containment": 0.9, "p_value": 0.001, "group": [twin.name]})],
+            "absent": [atom.model_copy(update={"containment": 0.1, "p_value": 0.25}) for atom in result.absent],
+        }
+    )
+    answer = of_decomposition(tested, problem, atoms)
+    assert answer.named == (first.name,)
+    assert answer.candidates == (frozenset({first.name, twin.name}),)
+    by_name = {name: dict(zip(atoms, values, strict=True)) for name, values in (("ranking", answer.ranking), ("found", answer.coefficients))}
+    assert by_name["ranking"][first.name] == by_name["ranking"][twin.name] == 0.9
+    assert by_name["ranking"][result.absent[0].name] == 0.1
+    assert by_name["ranking"][rest[0].name] == 0  # nothing is known of it
+    assert by_name["found"][first.name] == first.coefficient
+    assert by_name["found"][twin.name] == 0
+    for atom in (*tested.components, *tested.absent):
+        atom.containment = None
+    ranking = dict(zip(atoms, of_decomposition(tested, problem, atoms).ranking, strict=True))
+    assert ranking[first.name] == ranking[twin.name] == 0.999
+    assert ranking[result.absent[0].name] == 0.75
 
 
 def test_second_run_computes_nothing(out: Path, design: StudyDesign, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,8 +305,3 @@ def test_no_parquet(tmp_path: Path) -> None:
     (tmp_path / CELLS).write_bytes(b"no rows")
     with pytest.raises(BadInput, match="expected a study's Parquet file"):
         read_rows(tmp_path / CELLS, Cell)
-
-
-def test_every_target_of_a_group_differs(design: StudyDesign) -> None:
-    drawn = targets(design.model_copy(update={"repeats": 3, "seeds": [0, 1]}), design.open_zoo())
-    assert len({target.name for target in drawn}) == len(drawn) == 2 * 4 * 3 * 2

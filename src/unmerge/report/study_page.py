@@ -44,10 +44,11 @@ the highest F1 in that place, named. *Better*: at two decimals, neither precisio
 *worse*: neither is higher; *split*: one is higher, the other lower.
 """
 _ALIGNMENT = """
-The atoms nearest to each target (as many as it has components; nearest by what the method ranks by: contribution, or containment) against what
-is in it: for each atom the highest similarity to a component, averaged. `tfidf`: cosine between the descriptions in the adapters' training records,
-which open with the category; `category`: the same category or not. Random atoms instead: 2,000 permutations; interval of the mean:
-bootstrap over targets. A method that ranks all atoms alike gets what random atoms get.
+The atoms nearest to each target (as many as it has components; nearest by what the method ranks by: contribution; the certificate's containment,
+or 1 - p where it has none) against what is in it: for each atom the highest similarity to a component, averaged. `tfidf`: cosine between the
+descriptions in the adapters' training records, which open with the category; `category`: the same category or not; `sentences`, where a model
+is given: cosine between sentence embeddings. Random atoms instead: 2,000 permutations; interval of the mean: bootstrap over targets. A method that
+ranks all atoms alike gets what random atoms get.
 """
 
 

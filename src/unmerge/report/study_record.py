@@ -36,7 +36,7 @@ class Cell(BaseModel):
         truth: those that are in the dictionary.
         named: what the method named.
         coefficients: of the dictionary's atoms, in its order.
-        ranking: what the method ranks them by: the signed contribution c_i ||v_i||, or the containment.
+        ranking: what the method ranks them by: the signed contribution c_i ||v_i||; a test's containment or 1 - p.
         precision, recall, perfect, sparsity: see ``studies.metrics``; sparsity is the number of named components.
         reconstruction_error: ||t - t_hat|| / ||t||, over all weights.
         one_minus_cosine_squared: over all weights.

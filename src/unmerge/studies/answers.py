@@ -66,21 +66,34 @@ def of_solution(solution: Solution, problem: Problem, atoms: tuple[str, ...]) ->
 
 
 def of_decomposition(result: Decomposition, problem: Problem, atoms: tuple[str, ...]) -> Answer:
-    """From a decomposition. Atoms are ranked by containment where the method has one."""
+    """From a decomposition. An atom that is only in a component's group has no coefficient of its own."""
     every: list[Component | Absent] = [*result.components, *result.absent]
     coefficients = {atom.name: atom.coefficient for atom in every}
-    containment = {atom.name: atom.containment for atom in every if atom.containment is not None}
-    found = np.array([coefficients[name] for name in atoms])
+    found = np.array([coefficients.get(name, 0.0) for name in atoms])
     contributions = found * problem.norms
     return Answer(
         named=tuple(component.name for component in result.components),
         candidates=tuple(frozenset({component.name, *component.group}) for component in result.components),
         coefficients=found,
-        ranking=np.array([containment.get(name, 0.0) for name in atoms]) if containment else contributions,
+        ranking=_ranking(result, atoms, contributions),
         contributions=contributions,
         error=result.reconstruction_error,
         one_minus_cosine_squared=result.one_minus_cosine_squared,
     )
+
+
+def _ranking(result: Decomposition, atoms: tuple[str, ...], contributions: Vector) -> Vector:
+    """(n,) a test's containment, or where it has none 1 - p; else the contribution. Who is in a component's group ranks with it."""
+    every: list[Component | Absent] = [*result.components, *result.absent]
+    evidence = {atom.name: atom.containment for atom in every if atom.containment is not None}
+    if not evidence:
+        evidence = {atom.name: 1 - atom.p_value for atom in every if atom.p_value is not None}
+    if not evidence:
+        return contributions
+    for component in result.components:
+        if component.name in evidence:
+            evidence |= dict.fromkeys(component.group, evidence[component.name])
+    return np.array([evidence.get(name, 0.0) for name in atoms])
 
 
 def cell(
