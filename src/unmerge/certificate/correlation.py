@@ -23,7 +23,7 @@ It sees: an atom of any rank, at any scale, whatever the target's rounding, dare
 duplicates that lie below TWINS the one that is there. It cannot see: which of two twins; an atom that others put together (a merge
 in the dictionary); atoms beside unknown or heavy noise where the dictionary is small, or where most of it is in the target. A
 component that was trained on from an atom, or with it, holds part of it: the atom is named. One atom alone must be nearly all of
-the target (cosine above .9).
+the target (cosine above .96).
 """
 
 from __future__ import annotations
