@@ -22,7 +22,8 @@ def show_decomposition(result: Decomposition, console: Console | None = None) ->
     console = console or _plain()
     where = "" if result.space == "exact" else f" in the space {result.space}"
     titles = ("component", "coefficient", *(("±", "contained", "p") if result.test else ()), "share of ||t||")
-    table = Table(title=f"{result.target.path}, by {result.method}{where}", title_justify="left")
+    console.print(f"{result.target.path}, by {result.method}{where}")
+    table = Table()
     for title in titles:
         table.add_column(title, justify="left" if title == "component" else "right")
     for component in result.components:
