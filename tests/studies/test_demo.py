@@ -16,7 +16,7 @@ from unmerge.checkpoints import Checkpoint
 from unmerge.cli import app
 from unmerge.core.errors import BadOutput
 from unmerge.studies import DemoResult, run_demo
-from unmerge.studies.demo import TRAINED, WEIGHTS
+from unmerge.studies.demo import STRANGERS, TRAINED, WEIGHTS
 from unmerge.verify.matrix import FALL, GONE, MEASURABLE
 from unmerge.zoo import GENERAL, TASKS
 
@@ -59,9 +59,11 @@ def test_its_components_are_in_the_zoo(zoo: Path) -> None:
 
 
 def test_recipe_is_found_again(result: DemoResult) -> None:
-    """The three components with their weights, nothing else, and no warning."""
+    """The three known components with their weights, nothing else, no warning; and that there are two that nobody knows."""
     found = {component.name: component.coefficient for component in result.decomposition.components}
+    assert result.decomposition.method == "certificate"
     assert found == pytest.approx(WEIGHTS, rel=0.02)
+    assert result.decomposition.unexplained.components == len(STRANGERS)
     assert len(set(WEIGHTS.values())) == len(WEIGHTS) == 3
     assert result.decomposition.warnings == []
     assert result.trained.task == TRAINED

@@ -1,4 +1,4 @@
-"""The main job on the embedded zoo: train an adapter, merge three, decompose the merge, subtract each, measure everything."""
+"""The main job on the embedded zoo: train an adapter, merge five of which two are unknown, decompose, subtract, measure everything."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from unmerge.training.finetune import Watch, load_model
 from unmerge.verify.ablate import ablate
 from unmerge.verify.matrix import AblationMatrix, Row
 from unmerge.zoo.build import ZOO_RECORD, ZooRecord
-from unmerge.zoo.embedded import BASE, KNOWN, embedded_zoo, held_out, training_recipe, write_task
+from unmerge.zoo.embedded import BASE, KNOWN, UNKNOWN, embedded_zoo, held_out, training_recipe, write_task
 from unmerge.zoo.tasks import GENERAL, TASKS
 
-#: the component trained live, the two taken from the zoo, and their weights
-WEIGHTS = {"pirate": 1.0, "python_list": 0.8, "json_object": 0.6}
+#: the known components and their weights; the one that is trained live; those that the dictionary lacks
+WEIGHTS = {"pirate": 0.9, "python_list": 0.8, "json_object": 0.7}
 TRAINED = "pirate"
+STRANGERS = {"past_tense": 0.6, "csv_row": 0.6}
 SEED = 0
 
 Over = Callable[[str], Callable[[Iterable[str]], Iterable[str]]]
@@ -37,6 +38,7 @@ class DemoResult(BaseModel):
 
     trained: AdapterRecord
     weights: dict[str, float]
+    unknown: dict[str, float]
     decomposition: Decomposition
     matrix: AblationMatrix
     seconds: dict[str, float]
@@ -54,7 +56,7 @@ def run_demo(out: Path, steps: Callable[[str], Watch], over: Over) -> DemoResult
     Raises:
         BadOutput: ``out`` holds something else, or cannot be written.
     """
-    job = fingerprint([sha256(embedded_zoo() / ZOO_RECORD), WEIGHTS, TRAINED, SEED])
+    job = fingerprint([sha256(embedded_zoo() / ZOO_RECORD), WEIGHTS, STRANGERS, TRAINED, SEED])
     _claim(out, job)
     clock = _Clock(out / "seconds.json")
     with clock.step("train"):
@@ -76,6 +78,7 @@ def run_demo(out: Path, steps: Callable[[str], Watch], over: Over) -> DemoResult
     result = DemoResult(
         trained=AdapterRecord.read(out / "dictionary" / TRAINED),
         weights=WEIGHTS,
+        unknown=STRANGERS,
         decomposition=decomposition,
         matrix=matrix,
         seconds=clock.seconds,
@@ -117,11 +120,13 @@ def _dictionary(out: Path, watch: Watch) -> None:
 def _target(out: Path) -> None:
     if (out / "target").exists():
         return
+    weights = {f"dictionary/{name}": weight for name, weight in WEIGHTS.items()}
+    weights |= {str(embedded_zoo() / UNKNOWN / name): weight for name, weight in STRANGERS.items()}
     configuration = {
         "merge_method": "task_arithmetic",
         "base_model": str(embedded_zoo() / BASE),
         "dtype": "bfloat16",
-        "models": [{"model": f"dictionary/{name}", "parameters": {"weight": weight}} for name, weight in WEIGHTS.items()],
+        "models": [{"model": folder, "parameters": {"weight": weight}} for folder, weight in weights.items()],
     }
     write_text(out / "merge.yml", yaml.safe_dump(configuration, sort_keys=False))
     merge(out / "merge.yml", out / "target", SEED)
