@@ -7,26 +7,36 @@ from typing import Annotated
 
 import typer
 
-from unmerge.cli.arguments import Base, Dictionary, Method, Space, Target
+from unmerge.cli.arguments import Base, Dictionary, Method, Space
 from unmerge.cli.friendly import warn
 from unmerge.cli.progress import bars
 
 
 def decompose(
-    target: Target,
     dictionary: Dictionary,
+    target: Annotated[Path | None, typer.Argument(help="A PEFT adapter or a checkpoint, a folder. None with --check-dictionary.")] = None,
     base: Base = None,
     method: Method = None,
     space: Space = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the result to this file as well.")] = None,
+    check_dictionary: Annotated[
+        bool,
+        typer.Option("--check-dictionary", help="Report on the dictionary alone: duplicates, conditioning, modules that would be blind."),
+    ] = False,
 ) -> None:
     """Name the known components of a target, with their coefficients."""
+    from unmerge.core.errors import BadInput
     from unmerge.core.records import write_json
     from unmerge.decomposition import decompose as run
     from unmerge.decomposition import open_base, open_dictionary, open_vector
     from unmerge.decomposition.run import DEFAULT_METHOD, DEFAULT_SPACE
     from unmerge.report.table import show_decomposition
 
+    if check_dictionary:
+        _check(dictionary, base, json, {"a target": target, "--method": method, "--space": space})
+        return
+    if target is None:
+        raise BadInput(expected="a target", found="none", where="decompose", hint="name one, or give --check-dictionary")
     opened = open_base(base) if base else None
     atoms = open_dictionary(dictionary, opened)
     vector = open_vector(target, opened)
@@ -36,3 +46,24 @@ def decompose(
     if json:
         write_json(json, result)
     show_decomposition(result)
+
+
+def _check(dictionary: list[Path], base: Path | None, json: Path | None, others: dict[str, str | Path | None]) -> None:
+    """Report on the dictionary; whatever belongs to a target is refused."""
+    from unmerge.core.errors import BadInput
+    from unmerge.core.records import write_json
+    from unmerge.decomposition import open_base, open_dictionary
+    from unmerge.decomposition.check import check_dictionary
+    from unmerge.report.dictionary import show_dictionary
+
+    for what, given in others.items():
+        if given is not None:
+            raise BadInput(expected="a dictionary alone", found=f"{what} ({given})", where="--check-dictionary", hint="leave one of the two out")
+    opened = open_base(base) if base else None
+    atoms = open_dictionary(dictionary, opened)
+    with bars() as progress:
+        check = check_dictionary(atoms, opened, progress.over("inner products"))
+    warn(check.warnings)
+    if json:
+        write_json(json, check)
+    show_dictionary(check)
