@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format zoo bench results study docs docs-commands clean
+.PHONY: help demo test lint format zoo bench certificate results study docs docs-commands clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ zoo: .venv/.runtime  ## rebuild the embedded zoo from its seed (SEED=1 makes ano
 
 bench: .venv/.runtime  ## time exact decomposition against expand, mask and solve
 	$(BIN)/python benchmarks/exact_against_expanded.py --json runs/bench.json
+
+certificate: .venv/.runtime  ## measure the certificate on targets whose ingredients are known; figures in runs/certificate.json
+	$(BIN)/python benchmarks/certificate.py --json runs/certificate.json $(if $(ROW),--only $(ROW))
 
 results: demo bench  ## measure again what docs/results.md says, and write it
 	$(BIN)/python scripts/results.py
