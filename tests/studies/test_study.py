@@ -30,7 +30,7 @@ from unmerge.studies.design import StudyDesign
 from unmerge.studies.journal import Journal
 from unmerge.studies.make_target import base_in
 from unmerge.studies.study import run_study
-from unmerge.studies.targets import Target
+from unmerge.studies.targets import Target, targets
 from unmerge.vectors import gram
 
 study = importlib.import_module("unmerge.studies.study")
@@ -193,6 +193,22 @@ def test_ranked_by_evidence_and_right_by_group(out: Path, zoo: Path) -> None:
     assert ranking[result.absent[0].name] == 0.75
 
 
+@pytest.mark.parametrize("space", ["exact", "compressed"])
+def test_certificate_is_a_method_like_others(out: Path, design: StudyDesign, space: str) -> None:
+    """It is asked as a whole, ranks by its own evidence, and finds what is in there."""
+    (target,) = (target for target in targets(design, design.open_zoo()) if target.name == "known-linear-bfloat16-0-0")
+    base, dictionary = worker._opened(design.open_zoo(), design.open_zoo().base)
+    asked = worker._Asked(open_vector(out / "targets" / target.name, base), dictionary, base)
+    cell = asked.cell(target, space, "certificate")
+    assert cell.perfect
+    assert cell.solver_seconds is None
+    assert cell.coefficient_error is not None
+    assert cell.coefficient_error < (1e-3 if space == "exact" else 0.1)
+    ranking = dict(zip(asked.atoms, cell.ranking, strict=True))
+    assert min(ranking[name] for name in cell.truth) > 0.9
+    assert max(value for name, value in ranking.items() if name not in cell.truth) < (0.9 if space == "exact" else 1)
+
+
 def test_second_run_computes_nothing(out: Path, design: StudyDesign, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (out / CELLS).read_bytes()
     monkeypatch.setattr(study, "run_job", lambda _: pytest.fail("a finished target was done again"))
@@ -253,16 +269,18 @@ def test_torn_line(out: Path, tmp_path: Path) -> None:
     assert journal.cells() == [first, second]
 
 
-def test_error_is_one_line(begun: Path, design: StudyDesign) -> None:
+def test_error_is_one_line(out: Path, design: StudyDesign, tmp_path: Path) -> None:
     """Of a broken target, at the command line; from another process the same line comes back as text."""
-    broken = begun / "targets" / "unknown-linear-bfloat16-0-0" / "model.safetensors"
+    copy = shutil.copytree(out, tmp_path / "copy")
+    broken = copy / "targets" / "unknown-linear-bfloat16-0-0" / "model.safetensors"
     broken.write_bytes(b"no tensors")
-    (begun.parent / "study.yml").write_text(design.model_dump_json())
-    result = CliRunner().invoke(app, ["study", str(begun.parent / "study.yml"), "--out", str(begun), "--jobs", "1", "--keep-targets"])
+    (copy / "cells" / "unknown-linear-bfloat16-0-0.jsonl").unlink()
+    (tmp_path / "study.yml").write_text(design.model_dump_json())
+    result = CliRunner().invoke(app, ["study", str(tmp_path / "study.yml"), "--out", str(copy), "--jobs", "1", "--keep-targets"])
     assert result.exit_code == 2, result.output
     assert result.stderr.startswith(f"unmerge: {broken}: expected")
     assert result.stderr.count("\n") == 1
-    (job,) = (job for job in study._jobs(design, design.open_zoo(), begun, keep=True) if job.folder == broken.parent)
+    (job,) = (job for job in study._jobs(design, design.open_zoo(), copy, keep=True) if job.folder == broken.parent)
     assert f"unmerge: {worker.run_in_worker(job)}\n" == result.stderr
 
 
@@ -274,6 +292,14 @@ def test_another_study(out: Path, design: StudyDesign, tmp_path: Path) -> None:
     with pytest.raises(BadOutput, match="found: it exists already"):
         run_study(design, tmp_path, unwatched)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_two_runs_at_once(out: Path, design: StudyDesign) -> None:
+    before = (out / CELLS).stat().st_mtime_ns
+    with study._alone(out / "job.json"), pytest.raises(BadOutput, match="found: another run at work on it; wait for it, or choose another --out"):
+        run_study(design, out, unwatched, keep=True)
+    assert (out / CELLS).stat().st_mtime_ns == before
+    run_study(design, out, unwatched, keep=True)
 
 
 def test_targets_are_deleted(design: StudyDesign, tmp_path: Path) -> None:

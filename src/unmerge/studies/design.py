@@ -11,8 +11,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from unmerge.core.errors import BadInput
+from unmerge.decomposition.run import METHODS
 from unmerge.decomposition.spaces import SPACES
-from unmerge.studies.methods import METHODS
 from unmerge.zoo.embedded import BASE, KNOWN, UNKNOWN, embedded_zoo
 
 Group = Literal["known", "mixed", "unknown"]
@@ -127,7 +127,7 @@ class StudyDesign(BaseModel):
         """(space, method) of everything that is asked of a target, space by space."""
         spaces = list(SPACES) if ALL in self.spaces else self.spaces
         methods = list(METHODS) if ALL in self.methods else self.methods
-        return [(space, method) for space in spaces for method in methods if space in METHODS[method]]
+        return [(space, method) for space in spaces for method in methods]
 
     def open_zoo(self) -> Zoo:
         """The zoo that it is about.

@@ -10,6 +10,7 @@ A study is known by its design and by the hashes of its zoo; another one is not 
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import shutil
 import time
@@ -60,16 +61,17 @@ def run_study(design: StudyDesign, out: Path, watch: Watch, jobs: int = 1, *, ke
     dictionary = {atom.name: atom.source() for atom in open_dictionary([zoo.folder / KNOWN], base).atoms}
     others = {atom.name: atom.source() for atom in open_dictionary([zoo.folder / UNKNOWN], base).atoms} if zoo.unknown else {}
     hashes = [base.source().sha256, {name: found.sha256 for name, found in (dictionary | others).items()}]
-    _claim(out, fingerprint([design.model_dump(mode="json", exclude={"zoo", "sentence_model"}), hashes]))
-    work = _jobs(design, zoo, out, keep=keep)
-    missing = [len(job.missing()) for job in work]
-    todo, done = sum(missing), 0
-    for count in _run([job for job, count in zip(work, missing, strict=True) if count], jobs):
-        done += count
-        watch(done, todo)
-    if not keep:
-        shutil.rmtree(out / "targets", ignore_errors=True)  # what a killed run left of its targets
-    cells = [cell for job in work for cell in _in_order(job)]
+    mark = _claim(out, fingerprint([design.model_dump(mode="json", exclude={"zoo", "sentence_model"}), hashes]))
+    with _alone(mark):
+        work = _jobs(design, zoo, out, keep=keep)
+        missing = [len(job.missing()) for job in work]
+        todo, done = sum(missing), 0
+        for count in _run([job for job, count in zip(work, missing, strict=True) if count], jobs):
+            done += count
+            watch(done, todo)
+        if not keep:
+            shutil.rmtree(out / "targets", ignore_errors=True)  # what a killed run left of its targets
+        cells = [cell for job in work for cell in _in_order(job)]
     write_rows(out / CELLS, Cell, cells)
     write_rows(out / SUMMARY, Summary, summaries(cells))
     record = StudyRecord(
@@ -89,8 +91,8 @@ def run_study(design: StudyDesign, out: Path, watch: Watch, jobs: int = 1, *, ke
     return record
 
 
-def _claim(out: Path, job: str) -> None:
-    """Take an empty folder, or one in which the same study was begun."""
+def _claim(out: Path, job: str) -> Path:
+    """Take an empty folder, or one in which the same study was begun. Returns the file that says which."""
     mark = out / "job.json"
     if not mark.exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -98,6 +100,18 @@ def _claim(out: Path, job: str) -> None:
         write_json(mark, {"job": job})
     elif read_json(mark, "the study's mark") != {"job": job}:
         raise BadOutput(where=out, found="another study, or one of another zoo", hint="remove it or choose another --out")
+    return mark
+
+
+@contextmanager
+def _alone(mark: Path) -> Iterator[None]:
+    """Two runs in one folder would write over each other. The lock ends with the process, however that ends."""
+    with mark.open(encoding="utf-8") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadOutput(where=mark.parent, found="another run at work on it", hint="wait for it, or choose another --out") from error
+        yield
 
 
 def _jobs(design: StudyDesign, zoo: Zoo, out: Path, *, keep: bool) -> list[Job]:
@@ -111,7 +125,7 @@ def _run(jobs: Sequence[Job], processes: int) -> Iterator[int]:
     if processes == 1:
         yield from map(run_job, jobs)
         return
-    with _pool(processes) as pool:
+    with _pool(min(processes, max(len(jobs), 1))) as pool:
         try:
             for future in as_completed([pool.submit(run_in_worker, job) for job in jobs]):
                 result = future.result()

@@ -18,7 +18,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from unmerge.checkpoints import Checkpoint
-from unmerge.core.errors import UnmergeError
+from unmerge.core.errors import UnmergeError, need
 from unmerge.decomposition import Dictionary, decompose, open_base, open_dictionary, open_vector
 from unmerge.decomposition.blocks import problem_of
 from unmerge.decomposition.dictionary import Vector
@@ -75,6 +75,8 @@ class Job:
 def start_worker() -> None:
     """A process on its own: deaf to Ctrl-C (the parent ends it), and gone when the parent is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # tqdm would make a semaphore for all processes, and Python would complain of it when this one is ended by force
+    need("tqdm", "study").tqdm.set_lock(threading.RLock())
     parent = multiprocessing.parent_process()
     if parent is not None:
 
