@@ -286,12 +286,23 @@ def test_error_is_one_line(out: Path, design: StudyDesign, tmp_path: Path) -> No
 
 def test_another_study(out: Path, design: StudyDesign, tmp_path: Path) -> None:
     other = design.model_copy(update={"seeds": [1]})
-    with pytest.raises(BadOutput, match="found: another study, or one of another zoo; remove it or choose another --out"):
+    with pytest.raises(BadOutput, match="found: another study, or one of another zoo or version; remove it or choose another --out"):
         run_study(other, out, unwatched)
     (tmp_path / "mine").write_text("")
     with pytest.raises(BadOutput, match="found: it exists already"):
         run_study(design, tmp_path, unwatched)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_cells_of_other_code_are_not_taken(tmp_path: Path) -> None:
+    """Whatever a cell depends on counts; how it is shown does not."""
+    for file in ("solvers/nnls.py", "report/table.py", "cli/study.py"):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text("")
+    before = study.code_of(tmp_path)
+    for file, same in (("report/table.py", True), ("cli/study.py", True), ("solvers/nnls.py", False)):
+        (tmp_path / file).write_text("x = 1")
+        assert (study.code_of(tmp_path) == before) == same
 
 
 def test_two_runs_at_once(out: Path, design: StudyDesign) -> None:

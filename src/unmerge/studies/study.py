@@ -5,7 +5,8 @@
     DIR/targets/TARGET           a target while it is in use
     DIR/cells.parquet, summary.parquet, study.json      the results (see ``report.study_record``)
 
-A study is known by its design and by the hashes of its zoo; another one is not mixed into its folder.
+A study is known by its design, by the hashes of its zoo and of the code, and by the libraries' versions; another one is not mixed into
+its folder.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
+import unmerge
 from unmerge.core.errors import BadOutput, UnmergeError
-from unmerge.core.records import environment, fingerprint, read_json, write_json
+from unmerge.core.records import environment, fingerprint, read_json, sha256, write_json
 from unmerge.decomposition import open_base, open_dictionary
 from unmerge.report.study_record import CELLS, RECORD, SUMMARY, Cell, StudyRecord, Summary, write_rows
 from unmerge.studies.design import StudyDesign, Zoo
@@ -61,7 +63,8 @@ def run_study(design: StudyDesign, out: Path, watch: Watch, jobs: int = 1, *, ke
     dictionary = {atom.name: atom.source() for atom in open_dictionary([zoo.folder / KNOWN], base).atoms}
     others = {atom.name: atom.source() for atom in open_dictionary([zoo.folder / UNKNOWN], base).atoms} if zoo.unknown else {}
     hashes = [base.source().sha256, {name: found.sha256 for name, found in (dictionary | others).items()}]
-    mark = _claim(out, fingerprint([design.model_dump(mode="json", exclude={"zoo", "sentence_model"}), hashes]))
+    asked = design.model_dump(mode="json", exclude={"zoo", "sentence_model"})
+    mark = _claim(out, fingerprint([asked, hashes, environment().versions, code_of(Path(unmerge.__file__).parent)]))
     with _alone(mark):
         work = _jobs(design, zoo, out, keep=keep)
         missing = [len(job.missing()) for job in work]
@@ -91,6 +94,12 @@ def run_study(design: StudyDesign, out: Path, watch: Watch, jobs: int = 1, *, ke
     return record
 
 
+def code_of(package: Path) -> dict[str, str]:
+    """Hashes of the code that a cell depends on: all but commands and reports. A cell of other code is not one of this study."""
+    files = sorted(file.relative_to(package) for file in package.rglob("*.py"))
+    return {str(file): sha256(package / file) for file in files if file.parts[0] not in ("cli", "report")}
+
+
 def _claim(out: Path, job: str) -> Path:
     """Take an empty folder, or one in which the same study was begun. Returns the file that says which."""
     mark = out / "job.json"
@@ -99,7 +108,7 @@ def _claim(out: Path, job: str) -> Path:
             raise BadOutput(where=out, found="it exists already", hint="remove it or choose another --out")
         write_json(mark, {"job": job})
     elif read_json(mark, "the study's mark") != {"job": job}:
-        raise BadOutput(where=out, found="another study, or one of another zoo", hint="remove it or choose another --out")
+        raise BadOutput(where=out, found="another study, or one of another zoo or version", hint="remove it or choose another --out")
     return mark
 
 
