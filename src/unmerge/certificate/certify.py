@@ -61,7 +61,9 @@ class Certificate:
         detection_limits: (n,) the smallest coefficient at which an atom would have been seen; NaN where none would do.
         blind: tensors that the target's signal fills; they are not counted.
         unknown_rank: rank above the noise of what the components leave; None where no tensor can tell.
-        unknown_components: how many components of the dictionary's usual rank that is, at least: weak ones drown in noise.
+        unknown_components: how many components of the dictionary's usual rank that is, at least: weak ones drown in noise; None where
+            no tensor can tell, or the target was trimmed.
+        trimmed: whether small changes were trimmed, as ties does: then no one coefficient acted.
         rounding_share: what rounding alone would leave of a target made of these components; None without a grid.
         estimator: how the coefficients were found.
         stand_ins: how many relatives were made up for the null distribution; 0 where the dictionary has enough.
@@ -76,6 +78,7 @@ class Certificate:
     blind: tuple[str, ...]
     unknown_rank: int | None
     unknown_components: int | None
+    trimmed: bool
     rounding_share: float | None
     estimator: str
     stand_ins: int
@@ -126,6 +129,7 @@ def certify(
         blind=tuple(item.tensor for item in evidence if item.is_blind),
         unknown_rank=measured.unknown_rank,
         unknown_components=measured.unknown_components,
+        trimmed=measured.trimmed,
         rounding_share=measured.rounding_share,
         estimator=measured.estimator,
         stand_ins=made_up,

@@ -1,6 +1,7 @@
 """The coefficients of present atoms, found in the way that what is left allows.
 
-least squares   nothing unknown is left: what remains is noise (a float32 merge, dare's masks).
+least squares   nothing unknown is left: what remains is noise (a float32 merge, dare's masks). Also where small changes were trimmed
+                (ties): no one coefficient acted, and what is left has a rank without being unknown.
 intervals       nothing unknown is left, and rounding explains what remains: the intervals that it leaves are sharper by far.
 oblique         something unknown is left: it is projected off.
 """
@@ -45,6 +46,7 @@ class Measured:
         estimator: ``least squares``, ``intervals`` or ``oblique``.
         unknown_rank: rank above the noise of what is left; None where no tensor can tell.
         unknown_components: how many atoms of the dictionary's usual rank that is.
+        trimmed: whether small changes were trimmed, as ties does: then no one coefficient acted, and what is left has a rank of its own.
         rounding_share: what rounding alone would leave of a target made of these components; None without a grid.
     """
 
@@ -55,6 +57,7 @@ class Measured:
     estimator: str
     unknown_rank: int | None
     unknown_components: int | None
+    trimmed: bool
     rounding_share: float | None
 
 
@@ -87,14 +90,15 @@ def measure(
     rank, count = _quantile(closer.ranks), _quantile(np.rint(closer.ranks / [item.usual_rank for item in seen]))
     sample = Sample.of(components, target, grid, watch) if grid and components else None
     figures = sample.figures if sample else FIGURES
-    if rank:
+    trimmed = bool(sample and sample.is_trimmed(squares))
+    if rank and not trimmed:
         coefficients, estimator, systems, tensors = closer.coefficients, "oblique", (closer.gram, closer.correlation), names
     else:
         coefficients, estimator, systems, tensors = squares, "least squares", (gram, correlation), products.tensors
     interval = jackknife_interval(*systems, coefficients)
-    if rank:
+    if estimator == "oblique":
         interval = _widened(interval, np.abs(squares - coefficients) * _hidden(seen, chosen, coefficients))
-    elif sample and (misfit := sample.misfit(fitted := sample.fit(coefficients))) <= _ROUNDED:
+    elif sample and not trimmed and (misfit := sample.misfit(fitted := sample.fit(coefficients))) <= _ROUNDED:
         coefficients, estimator, interval = fitted, "intervals", sample.interval(fitted)
         figures = figures if misfit > _EXACT else FIGURES
     return Measured(
@@ -104,7 +108,8 @@ def measure(
         by_tensor=np.array([own_answer(*system) for system in zip(*systems, strict=True)]).reshape(len(tensors), -1),
         estimator=estimator,
         unknown_rank=rank if seen else None,
-        unknown_components=max(count, min(rank, 1)) if seen else None,
+        unknown_components=max(count, min(rank, 1)) if seen and not trimmed else None,
+        trimmed=trimmed,
         rounding_share=sample.rounding_share(coefficients) if sample else None,
     )
 

@@ -87,6 +87,7 @@ def from_certificate(dictionary: Dictionary, target: Vector, products: Gram, wat
             estimator=certificate.estimator,
             blind=list(certificate.blind),
             by_correlation=[names[atom] for atom in np.flatnonzero(certificate.dense).tolist()],
+            trimmed=certificate.trimmed,
             stand_ins=certificate.stand_ins,
         ),
     )
@@ -133,8 +134,10 @@ def _absence(certificate: Certificate, atom: int, names: tuple[str, ...]) -> dic
 
 
 def _combined(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) from (parts, n)."""
-    if len(p_values) == 1:
+    """(n,) from (parts, n); a part that cannot tell says 1, and does not count."""
+    telling = p_values < 1
+    if len(p_values) == 1 or not telling.any():
         return np.asarray(p_values[0])
     bounded = np.clip(p_values, 1e-300, 1 - 1e-12)  # the tangent has poles at 0 and 1
-    return np.asarray(stats.cauchy.sf(np.mean(1 / np.tan(np.pi * bounded), axis=0)))
+    total = np.where(telling, 1 / np.tan(np.pi * bounded), 0.0).sum(0)
+    return np.where(telling.any(0), stats.cauchy.sf(total / np.maximum(telling.sum(0), 1)), 1.0)

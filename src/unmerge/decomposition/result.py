@@ -82,6 +82,7 @@ class TestReport(BaseModel):
         estimator: how the coefficients were found.
         blind: tensors that the target's signal fills; they were not counted.
         by_correlation: atoms without a low rank, which were tested by correlation.
+        trimmed: whether small changes were trimmed, as ties does: then no one coefficient acted.
         stand_ins: how many relatives were made up for the null distribution, because the dictionary is small.
     """
 
@@ -91,6 +92,7 @@ class TestReport(BaseModel):
     estimator: str
     blind: list[str] = []
     by_correlation: list[str] = []
+    trimmed: bool = False
     stand_ins: int = 0
 
 

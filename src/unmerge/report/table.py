@@ -57,6 +57,8 @@ def _tested(component: Component) -> tuple[str, str, str]:
 def _show_test(result: Decomposition, console: Console) -> None:
     """What else the certificate says: the rest, what could not have been seen, and where it is blind."""
     rest, limits = result.unexplained, [atom.detection_limit for atom in result.absent]
+    if result.test and result.test.trimmed:
+        console.print("Small changes were trimmed, as ties does: no one coefficient acted; recover the recipe instead.")
     if rest.components:
         console.print(f"Unknown: rank {rest.rank} in most tensors, about {rest.components} component{'s' if rest.components > 1 else ''} or more.")
     elif rest.rank == 0:
