@@ -109,6 +109,7 @@ def test_what_is_found(out: Path) -> None:
             assert cell.coefficient_error is not None
             assert cell.coefficient_error < (0.03 if cell.merge == "dare_linear" else 2e-3)
             assert 2.5 < cell.effective_components < 3.2
+            assert (cell.reconstruction_error > 0.3) == (cell.merge == "dare_linear")  # half of the entries are gone there
             assert cell.reconstruction_error == pytest.approx(cell.one_minus_cosine_squared**0.5, rel=1e-3, abs=1e-7)  # as least squares has it
         else:
             assert cell.recall is None
