@@ -16,15 +16,20 @@ from numpy.typing import NDArray
 
 from unmerge.certificate.coefficients import Measured, measure
 from unmerge.certificate.correlation import CorrelationTest
-from unmerge.certificate.duplicates import families, settle
+from unmerge.certificate.duplicates import families, leak, settle
 from unmerge.certificate.evidence import TensorEvidence, gather
 from unmerge.certificate.presence import LEVEL, SURROGATES, Presence, PresenceTest, stand_ins, surrogate_weights
-from unmerge.certificate.rounding import Grid
+from unmerge.certificate.rounding import Grid, Sample
 from unmerge.certificate.systems import solve
 from unmerge.vectors import Gram, TaskVector
 
 Matrix = NDArray[np.float64]
 Watch = Callable[[Iterable[str]], Iterable[str]]
+
+#: an atom with at most this p-value may be proven by the weights where subspaces do not suffice
+SUSPECTED = 0.05
+#: and it must contribute at least this share of what the largest component does
+LEAST = 0.01
 
 
 @dataclass(frozen=True)
@@ -111,15 +116,21 @@ def certify(
     weights = surrogate_weights(SURROGATES, len(atoms) + made_up, seed)
     evidence = gather(atoms, target, weights, products.tensors, watch)
     test = PresenceTest(evidence, weights, alike, level)
-    presence, limits = test.presence(_apparent(products)), test.detection_limits()
+    apparent = _apparent(products)
+    presence, limits = test.presence(apparent), test.detection_limits(apparent)
     if (dense := _without_rank(evidence, products)).any():
         by_correlation = CorrelationTest(products, level)
         presence = presence.with_others(by_correlation.presence(), dense, level)
         limits = np.where(dense, by_correlation.detection_limits(), limits)
     present = np.flatnonzero(presence.present).tolist()
     chosen, groups = _settled(products, alike, present)
+    sample = Sample.of([atoms[atom] for atom in chosen], target, grid, watch) if grid and chosen else None
+    suspected = [atom for atom in np.flatnonzero(presence.p_value <= SUSPECTED).tolist() if atom not in present]
+    if grid and suspected and (proven := _proven(atoms, target, grid, products, sorted([*chosen, *suspected]), watch)):
+        chosen, sample = proven
+        groups = {atom: groups.get(atom, ()) for atom in chosen}
     seen = [item for item in evidence if not item.is_blind]
-    measured = measure(atoms, target, products, [] if dense[chosen].any() else seen, chosen, grid, watch)
+    measured = measure(atoms, target, products, [] if dense[chosen].any() else seen, chosen, sample, watch)
     return Certificate(
         found=tuple(_found(measured, place, atom, groups[atom]) for place, atom in enumerate(chosen)),
         presence=presence,
@@ -171,28 +182,37 @@ def _settled(products: Gram, alike: Sequence[Sequence[int]], present: Sequence[i
             places = [candidates.index(atom) for atom in members]
             settled = [
                 (candidates[one.best], tuple(candidates[other] for other in one.group if other != one.best))
-                for one in settle(places, gram, correlation, _leak(products, alike, candidates))
+                for one in settle(places, gram, correlation, leak(products, candidates))
             ]
         chosen += [atom for atom, _ in settled]
         groups.update(settled)
     return sorted(chosen), groups
 
 
+def _proven(
+    atoms: Sequence[TaskVector], target: TaskVector, grid: Grid, products: Gram, candidates: list[int], watch: Watch
+) -> tuple[list[int], Sample] | None:
+    """The candidates that explain every weight within rounding, if they do.
+
+    Where rounding leaves little to see, subspaces may only suspect an atom; but when a few atoms explain every weight, those without
+    which they do not are in the target.
+    """
+    sample = Sample.of([atoms[atom] for atom in candidates], target, grid, watch)
+    first = solve(products.gram.sum(0)[np.ix_(candidates, candidates)], products.correlation.sum(0)[candidates])
+    fitted = sample.fit(first)
+    if not sample.is_explained(fitted):
+        return None
+    low, high = sample.interval(fitted).T
+    needed = [place for place in range(len(candidates)) if low[place] > 0 or high[place] < 0]
+    sizes = np.abs(fitted) * np.sqrt(np.einsum("mii->i", products.gram)[candidates])
+    needed = [place for place in needed if sizes[place] >= LEAST * sizes.max()]
+    return ([candidates[place] for place in needed], sample.only(needed)) if needed else None
+
+
 def _variants(alike: Sequence[Sequence[int]], present: Sequence[int], chosen: Sequence[int], groups: Mapping[int, tuple[int, ...]]) -> dict[int, int]:
     named = {*chosen, *(other for group in groups.values() for other in group)}
     first = {member: atom for family in alike for atom in reversed(chosen) if atom in family for member in family}
     return {atom: first[atom] for atom in present if atom not in named}
-
-
-def _leak(products: Gram, alike: Sequence[Sequence[int]], candidates: Sequence[int]) -> float:
-    """How far what is unexplained may lie along one atom: its norm times the usual cosine between atoms of different families."""
-    gram, correlation, square = products.gram.sum(0), products.correlation.sum(0), float(products.norm_squared.sum())
-    fitted = solve(gram[np.ix_(candidates, candidates)], correlation[list(candidates)])
-    unexplained = max(square - float(fitted @ correlation[list(candidates)]), 0.0)
-    firsts = [family[0] for family in alike]
-    lengths = np.sqrt(np.diag(gram)[firsts])
-    cosines = np.abs(gram[np.ix_(firsts, firsts)] / np.outer(lengths, lengths))[np.triu_indices(len(firsts), 1)]
-    return float(np.sqrt(unexplained) * np.median(cosines)) if len(cosines) else 0.0
 
 
 def _found(measured: Measured, place: int, atom: int, group: tuple[int, ...]) -> Found:

@@ -1,9 +1,9 @@
 """The coefficients of present atoms, found in the way that what is left allows.
 
-least squares   nothing unknown is left: what remains is noise (a float32 merge, dare's masks). Also where small changes were trimmed
-                (ties): no one coefficient acted, and what is left has a rank without being unknown.
-intervals       nothing unknown is left, and rounding explains what remains: the intervals that it leaves are sharper by far.
+intervals       rounding explains every weight, or hides so much that nothing else can: the intervals that it leaves are sharper by far.
 oblique         something unknown is left: it is projected off.
+least squares   nothing unknown is left: what remains is noise (dare's masks). Also where small changes were trimmed (ties): no one
+                coefficient acted, and what is left has a rank without being unknown.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmerge.certificate.directions import Directions
+from unmerge.certificate.duplicates import leak
 from unmerge.certificate.evidence import DIRECTIONS, TensorEvidence, low_rank
 from unmerge.certificate.oblique import oblique
 from unmerge.certificate.refined import refined
-from unmerge.certificate.rounding import FIGURES, Grid, Sample
+from unmerge.certificate.rounding import FIGURES, Sample
 from unmerge.certificate.systems import jackknife_interval, own_answer, solve
 from unmerge.vectors import Gram, TaskVector
 
@@ -28,8 +29,8 @@ Watch = Callable[[Iterable[str]], Iterable[str]]
 
 #: the rank of the unknown is this quantile over tensors, since an unknown component need not change all of them
 _QUANTILE = 0.75
-#: rounding explains what is left where squared distances to the intervals are at most this many times rounding's own variance
-_ROUNDED = 1.0
+#: where rounding alone would leave more than this share of the target, no subspaces are left to project off
+_ROUNDED = 0.05
 #: rounding explains every weight where it is at most this: then nothing was rounded on the way either
 _EXACT = 1e-6
 
@@ -67,7 +68,7 @@ def measure(
     products: Gram,
     seen: Sequence[TensorEvidence],
     chosen: Sequence[int],
-    grid: Grid | None,
+    sample: Sample | None,
     watch: Watch = iter,
 ) -> Measured:
     """Measure the atoms that are in a target.
@@ -78,40 +79,53 @@ def measure(
         products: inner products of all atoms and the target, over all weights.
         seen: what the tensors that are not blind say.
         chosen: the k atoms that are present.
-        grid: what the target was rounded to; None for an adapter.
+        sample: weights of the target with what the chosen atoms would have changed in them; None where nothing was rounded.
         watch: wraps loops over tensors, for a progress bar.
     """
-    gram, correlation = products.gram[:, chosen][:, :, chosen], products.correlation[:, chosen]
-    squares = solve(gram.sum(0), correlation.sum(0))
+    systems = products.gram[:, chosen][:, :, chosen], products.correlation[:, chosen]
+    squares = solve(systems[0].sum(0), systems[1].sum(0))
+    fitted = sample.fit(squares) if sample else squares
+    if sample and sample.is_explained(fitted):
+        if (snapped := sample.on_the_grid(fitted)) is not None:
+            fitted, interval = snapped, np.stack([snapped, snapped], 1)
+        else:
+            interval = sample.interval(fitted)
+        exact = snapped is not None or sample.misfit(fitted) <= _EXACT
+        interval = _widened(interval, (FIGURES if exact else sample.figures) * np.abs(fitted))
+        return Measured(fitted, interval, products.tensors, _own(systems), "intervals", 0, 0, False, sample.rounding_share(fitted))
     own = [Directions.of(low_rank(atoms, chosen, item.tensor), DIRECTIONS) for item in seen] if len(chosen) else []
     first = oblique(seen, chosen, own, squares) if own else squares
-    names, components = tuple(item.tensor for item in seen), [atoms[atom] for atom in chosen]
-    closer = refined(components, target, names, [item.noise for item in seen], first, watch)
+    names = tuple(item.tensor for item in seen)
+    closer = refined([atoms[atom] for atom in chosen], target, names, [item.noise for item in seen], first, watch)
     rank, count = _quantile(closer.ranks), _quantile(np.rint(closer.ranks / [item.usual_rank for item in seen]))
-    sample = Sample.of(components, target, grid, watch) if grid and components else None
-    figures = sample.figures if sample else FIGURES
     trimmed = bool(sample and sample.is_trimmed(squares))
-    if rank and not trimmed:
-        coefficients, estimator, systems, tensors = closer.coefficients, "oblique", (closer.gram, closer.correlation), names
-    else:
-        coefficients, estimator, systems, tensors = squares, "least squares", (gram, correlation), products.tensors
-    interval = jackknife_interval(*systems, coefficients)
-    if estimator == "oblique":
+    if sample and not trimmed and sample.rounding_share(fitted) > _ROUNDED:
+        coefficients, estimator, tensors = fitted, "intervals", products.tensors
+        interval = _widened(sample.interval(fitted), leak(products, chosen) / np.sqrt(np.einsum("mii->i", products.gram)[chosen]))
+    elif rank and not trimmed:
+        coefficients, estimator, tensors, systems = closer.coefficients, "oblique", names, (closer.gram, closer.correlation)
+        interval = jackknife_interval(*systems, coefficients)
         interval = _widened(interval, np.abs(squares - coefficients) * _hidden(seen, chosen, coefficients))
-    elif sample and not trimmed and (misfit := sample.misfit(fitted := sample.fit(coefficients))) <= _ROUNDED:
-        coefficients, estimator, interval = fitted, "intervals", sample.interval(fitted)
-        figures = figures if misfit > _EXACT else FIGURES
+    else:
+        coefficients, estimator, tensors = squares, "least squares", products.tensors
+        interval = jackknife_interval(*systems, coefficients)
     return Measured(
         coefficients=coefficients,
-        interval=_widened(interval, figures * np.abs(coefficients)),
+        interval=_widened(interval, (sample.figures if sample else FIGURES) * np.abs(coefficients)),
         tensors=tensors,
-        by_tensor=np.array([own_answer(*system) for system in zip(*systems, strict=True)]).reshape(len(tensors), -1),
+        by_tensor=_own(systems),
         estimator=estimator,
         unknown_rank=rank if seen else None,
         unknown_components=max(count, min(rank, 1)) if seen and not trimmed else None,
         trimmed=trimmed,
         rounding_share=sample.rounding_share(coefficients) if sample else None,
     )
+
+
+def _own(systems: tuple[Matrix, Matrix]) -> Matrix:
+    """(m, k) each tensor's own answer."""
+    gram, correlation = systems
+    return np.array([own_answer(*system) for system in zip(gram, correlation, strict=True)]).reshape(correlation.shape)
 
 
 def _quantile(values: NDArray[Any]) -> int:

@@ -28,6 +28,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.sparse.csgraph import connected_components
 
+from unmerge.certificate.systems import solve
+from unmerge.vectors import Gram
+
 Matrix = NDArray[np.float64]
 
 #: atoms whose cosine is at least this are of one family. Unrelated adapters to one base stay below .2; at .4 the variance of a
@@ -86,6 +89,13 @@ def usual_cosine(gram: Matrix) -> float:
     for family in families(gram):
         apart[np.ix_(family, family)] = False
     return float(cosines[apart].mean()) if apart.any() else 0.0
+
+
+def leak(products: Gram, chosen: Sequence[int]) -> float:
+    """How far unknown components may lie along one direction: the norm of what some atoms leave times the usual cosine."""
+    gram, correlation, square = products.gram.sum(0), products.correlation.sum(0)[list(chosen)], float(products.norm_squared.sum())
+    explained = float(solve(gram[np.ix_(chosen, chosen)], correlation) @ correlation)
+    return math.sqrt(max(square - explained, 0.0)) * usual_cosine(gram)
 
 
 def settle(members: Sequence[int], gram: Matrix, correlation: Matrix, leak: float = 0.0) -> list[Settled]:

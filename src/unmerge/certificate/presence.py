@@ -34,8 +34,8 @@ Matrix = NDArray[np.float64]
 SURROGATES, HELD = 80, (2, 3, 4, 5)
 #: an atom needs this many others in the surrogates, or else STAND_INS relatives of every atom are made up
 OTHERS, STAND_INS = 5, 4
-#: an atom counts as present only when it shows at least this share of what a present one would
-SHOWN = 0.5
+#: an atom counts as present only when it shows at least this share of what a present one would: more than its relatives show of it
+SHOWN = 0.4
 #: the smallest coefficient that weights are made for
 FLOOR = 0.05
 #: the null's spread on the logit scale is not believed to be smaller
@@ -44,7 +44,7 @@ LEAST_SPREAD = 0.15
 LEVEL = 0.001
 #: an atom that is expected to show less than this (summed squares of expected containments) cannot be tested
 WEIGHT = 0.1
-#: an atom would have been seen at a coefficient where this score would have passed the test at the level over the number of atoms
+#: an atom would have been seen at a coefficient where this share of the containment that theory expects passes the test
 SEEN = 0.8
 #: scores are kept this far from 0 and 1
 _CLIP = 1e-4
@@ -119,37 +119,46 @@ class PresenceTest:
         Args:
             coefficients: (n,) apparent coefficients, at which presence would be expected to show.
         """
-        expected = np.maximum(np.abs(coefficients), FLOOR)
-        contained, size, null = self._sums(expected)
+        contained, size, null = self._sums(_weighing(coefficients))
         score = np.divide(contained, size, out=np.zeros(self.size), where=size > WEIGHT)
         p_value = self._p_value(score, size, null)
         q_value = np.asarray(stats.false_discovery_control(p_value))
         counted = np.array([sum(bool((item.owner == atom).any()) for item in self.seen) for atom in range(self.size)], dtype=np.int64)
         return Presence(score, p_value, q_value, (q_value <= self.level) & (score >= SHOWN), counted)
 
-    def detection_limits(self) -> Matrix:
-        """(n,) the smallest coefficient at which each atom would have been seen; NaN where none would do."""
+    def detection_limits(self, coefficients: Matrix) -> Matrix:
+        """(n,) the smallest coefficient at which each atom would have been seen; NaN where none would do.
+
+        Args:
+            coefficients: (n,) apparent coefficients; what an atom would have acted with comes on top of them.
+        """
         low, high = (np.full(self.size, bound) for bound in np.log(_LIMITS))
-        shown = self._would_show(np.exp(high))
+        shown = self._would_show(coefficients, np.exp(high))
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            seen = self._would_show(np.exp(middle))
+            seen = self._would_show(coefficients, np.exp(middle))
             low, high = np.where(seen, low, middle), np.where(seen, middle, high)
         return np.where(shown, np.exp(high), np.nan)
 
-    def _would_show(self, coefficients: Matrix) -> NDArray[np.bool_]:
-        _, size, null = self._sums(coefficients)
-        p_value = self._p_value(np.full(self.size, SEEN), size, null)
-        return np.asarray(p_value <= self.level / self.size)
+    def _would_show(self, apparent: Matrix, planted: Matrix) -> NDArray[np.bool_]:
+        contained, size, null = self._sums(_weighing(apparent + planted), planted)
+        score = np.divide(SEEN * contained, size, out=np.zeros(self.size), where=size > WEIGHT)
+        return np.asarray((self._p_value(score, size, null) <= self.level / self.size) & (score >= SHOWN))
 
-    def _sums(self, coefficients: Matrix) -> tuple[Matrix, Matrix, Matrix]:
-        """(n,) sums of w k and of w^2 in the target, (surrogates, n) of w k in the surrogates."""
+    def _sums(self, weighing: Matrix, planted: Matrix | None = None) -> tuple[Matrix, Matrix, Matrix]:
+        """(n,) sums of w k and of w^2 in the target, (surrogates, n) of w k in the surrogates.
+
+        Args:
+            weighing: (n,) the coefficients that w is expected at.
+            planted: (n,) coefficients that k is expected at, instead of what was seen.
+        """
         top, bottom, null = np.zeros(self.size), np.zeros(self.size), np.zeros((self._usable.shape[1], self.size))
         for item in self.seen:
             real = item.owner < self.size  # stand-ins are not tested
             owner, starts = np.unique(item.owner[real], return_index=True)  # directions lie atom by atom
-            expected = item.expected(coefficients)[real]
-            top[owner] += np.add.reduceat(expected * item.containment[real], starts)
+            expected = item.expected(weighing)[real]
+            containment = item.containment if planted is None else item.expected(planted)
+            top[owner] += np.add.reduceat(expected * containment[real], starts)
             bottom[owner] += np.add.reduceat(expected**2, starts)
             null[:, owner] += np.add.reduceat(item.surrogate[:, real] * expected, starts, axis=1)
         return top, bottom, null
@@ -162,6 +171,10 @@ class PresenceTest:
                 spread = max(float(logits.std(ddof=1)), LEAST_SPREAD) * np.sqrt(1 + 1 / len(logits))
                 p_value[atom] = stats.t.sf((float(_logit(score[atom])) - logits.mean()) / spread, len(logits) - 1)
         return p_value
+
+
+def _weighing(coefficients: Matrix) -> Matrix:
+    return np.maximum(np.abs(coefficients), FLOOR)
 
 
 def _logit(values: Matrix | float) -> Matrix:
