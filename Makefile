@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format zoo bench certificate results study docs docs-commands clean
+.PHONY: help demo test lint format zoo bench certificate results study second-zoo docs docs-commands clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ results: demo bench  ## measure again what docs/results.md says, and write it
 
 study: .venv/.runtime  ## compare all methods on targets of the zoo, and write docs/study.md; goes on where it was stopped
 	$(BIN)/unmerge study studies/zoo.yml --out runs/study --report docs/study.md
+
+second-zoo: .venv/.runtime  ## the same on a zoo from another seed, which is built first; writes docs/second-zoo.md
+	test -d runs/zoo-1 || $(BIN)/unmerge zoo --rebuild --seed 1 --out runs/zoo-1
+	$(BIN)/unmerge study studies/second-zoo.yml --out runs/second-study --report docs/second-zoo.md
 
 docs: .venv/.dev  ## build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --strict

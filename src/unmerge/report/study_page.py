@@ -19,7 +19,7 @@ from unmerge.report.study_tables import Summaries, number
 #: the space that the published study looked in, and the one that the first tables are of where there is a choice
 PUBLISHED_SPACE, FIRST_SPACE = "compressed", "exact"
 
-_MADE = "Made by `unmerge study STUDY.yml --report`, from its records alone; `make study` does it for `studies/zoo.yml`."
+_MADE = "Made by `unmerge study STUDY.yml --report`, from its records alone; `make study` does it for `studies/zoo.yml`, `make second-zoo` for another zoo."
 _CONVENTIONS = """
 - A target's components are drawn from its seed, its group, its merge and its dtype; so are weights that differ ({least} to {most}, in
   hundredths; equal ones are {equal}). How many components, and whether their weights are equal, goes round from target to target.
@@ -80,14 +80,14 @@ def write_study_page(folder: Path, page: Path) -> None:
     record = StudyRecord.model_validate(read_json(folder / RECORD, "a study's record"))
     found = Summaries(read_rows(folder / SUMMARY, Summary))
     space = _first_space(found)
-    stem = page.parent / "images" / "study"
+    images, name = page.parent / "images", page.stem
     pictures = {
-        "Components found": plot_components(found, space, stem.with_name("study-components")),
-        "Reconstruction error": plot_errors(found, space, stem.with_name("study-errors")),
-        "Perfect matches by space": plot_spaces(found, stem.with_name("study-spaces")),
+        "Components found": plot_components(found, space, images / f"{name}-components"),
+        "Reconstruction error": plot_errors(found, space, images / f"{name}-errors"),
+        "Perfect matches by space": plot_spaces(found, images / f"{name}-spaces"),
     }
     sections = [
-        "# The study",
+        f"# {name.replace('-', ' ').capitalize()}",
         _MADE,
         _design(record, found),
     ]
@@ -124,7 +124,7 @@ def _first_space(found: Summaries) -> str:
 
 def _design(record: StudyRecord, found: Summaries) -> str:
     """What was done, in numbers."""
-    design = record.design
+    design = record.design | {"zoo": Path(record.design["zoo"]).name}
     counts = {}
     for group in found.groups:
         sizes = [
