@@ -29,9 +29,10 @@ Watch = Callable[[Iterable[str]], Iterable[str]]
 
 #: the rank of the unknown is this quantile over tensors, since an unknown component need not change all of them
 _QUANTILE = 0.75
-#: where rounding alone would leave more than this share of the target, least squares of any kind shrinks by more than intervals err beside
-#: something unknown. Seen: a share of .04 shrinks by 15% to 60%, the intervals are 5% to 20% off
-_ROUNDED = 0.01
+#: where rounding to the grid has more than this share of the target's squared norm, projections shrink with the target, and the intervals
+#: are read although something unknown is there. Seen with half of the weights unchanged (.27): the first 15% to 60% too small, the
+#: second 5% to 55% off; what unknown components may do to them is in the interval
+_COARSE = 0.02
 #: rounding explains every weight where it is at most this: then nothing was rounded on the way either
 _EXACT = 1e-6
 
@@ -100,7 +101,7 @@ def measure(
     closer = refined([atoms[atom] for atom in chosen], target, names, [item.noise for item in seen], first, watch)
     rank, count = _quantile(closer.ranks), _quantile(np.rint(closer.ranks / [item.usual_rank for item in seen]))
     trimmed = bool(sample and sample.is_trimmed(squares))
-    if sample and not trimmed and sample.rounding_share(fitted) > _ROUNDED:
+    if sample and not trimmed and sample.coarseness > _COARSE:
         coefficients, estimator, tensors = fitted, "intervals", products.tensors
         interval = _widened(sample.interval(fitted), leak(products, chosen) / np.sqrt(np.einsum("mii->i", products.gram)[chosen]))
     elif rank and not trimmed:

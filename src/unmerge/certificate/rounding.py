@@ -108,6 +108,11 @@ class Sample:
         """The relative error that a coefficient may have from rounding on the way."""
         return max(FIGURES, *(_OF_A_STEP * torch.finfo(dtype).eps for dtype in self.dtypes))
 
+    @property
+    def coarseness(self) -> float:
+        """The variance of rounding to the grid, a twelfth of the squared step, over the target's squared change."""
+        return float((self.below + self.above).square().sum() / 12 / self.change.square().sum())
+
     def outside(self, coefficients: Matrix) -> Tensor:
         """(w,) how far sum_i c_i V_i lies above (positive) or below (negative) each weight's interval; 0 inside."""
         off = torch.from_numpy(coefficients) @ self.atoms - self.change
