@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format zoo bench certificate results study second-zoo docs docs-commands clean
+.PHONY: help demo test lint format zoo bench certificate full-finetunes results study second-zoo docs docs-commands clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,11 @@ bench: .venv/.runtime  ## time exact decomposition against expand, mask and solv
 
 certificate: .venv/.runtime  ## measure the certificate on targets whose ingredients are known; figures in runs/certificate.json
 	$(BIN)/python benchmarks/certificate.py --json runs/certificate.json $(if $(ROW),--only $(ROW))
+	$(BIN)/python scripts/certificate_page.py
+
+full-finetunes: .venv/.runtime  ## the same with full fine-tunes of the zoo's base as atoms; trains twenty of them first
+	$(BIN)/python benchmarks/full_finetunes.py --json runs/full_finetunes.json
+	$(BIN)/python scripts/certificate_page.py
 
 results: demo bench  ## measure again what docs/results.md says, and write it
 	$(BIN)/python scripts/results.py

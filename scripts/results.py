@@ -13,6 +13,7 @@ import numpy as np
 
 from unmerge.core.records import read_json
 from unmerge.decomposition import open_base, open_dictionary
+from unmerge.report.study_tables import table
 from unmerge.studies.demo import DemoResult
 from unmerge.vectors import gram
 from unmerge.zoo.build import ZOO_RECORD, ZooRecord
@@ -31,11 +32,6 @@ def main() -> None:
     bench = read_json(arguments.bench, "the benchmark's record; run 'make bench'")
     sections = [_zoo(), _demo(demo), _times(demo), _bench(bench), _made(demo)]
     arguments.out.write_text("# Results\n\nMade by `make results`.\n\n" + "\n\n".join(sections) + "\n", encoding="utf-8")
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "|".join("---" if not place else "---:" for place in range(len(head))) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def _zoo() -> str:
@@ -80,7 +76,7 @@ def _zoo() -> str:
                 f"Task vectors: norm relative to the weights they change {norms.min() / weight:.4f} to {norms.max() / weight:.4f}; "
                 f"cosine between two of them {off.mean():.4f} in the mean, {off.max():.4f} at most (absolute values)."
             ),
-            _table(["task", "category", "group", "base", "its adapter", "relative norm", "largest cosine"], rows),
+            table(["task", "category", "group", "base", "its adapter", "relative norm", "largest cosine"], rows),
         ]
     )
 
@@ -102,23 +98,24 @@ def _demo(demo: DemoResult) -> str:
         [
             "## The demo",
             (
-                f"task_arithmetic in bfloat16 of three adapters; decomposed by {demo.decomposition.method} "
-                f"over {len(demo.decomposition.dictionary)} atoms, "
+                f"task_arithmetic in bfloat16 of {len(demo.weights)} known adapters and {len(demo.unknown)} unknown ones; decomposed by "
+                f"the {demo.decomposition.method} over {len(demo.decomposition.dictionary)} atoms, which finds "
+                f"{demo.decomposition.unexplained.components} unknown components; "
                 f"reconstruction error {demo.decomposition.reconstruction_error:.4f}; atoms named that are not in the target: "
                 f"{sum(name not in demo.weights for name in found)}."
             ),
-            _table(["component", "weight in the recipe", "coefficient found"], recipe),
+            table(["component", "weight in the recipe", "coefficient found"], recipe),
             "Each component subtracted in turn (at most .10 of its skill may be left, no other skill may fall by more than .10):",
-            _table(["removed", "its skill before", "after", "largest other fall", "specific"], rows),
+            table(["removed", "its skill before", "after", "largest other fall", "specific"], rows),
             "The whole matrix, exact match by what was removed:",
-            _table(["task", *(row.removed or "nothing" for row in matrix.rows)], whole),
+            table(["task", *(row.removed or "nothing" for row in matrix.rows)], whole),
         ]
     )
 
 
 def _times(demo: DemoResult) -> str:
     rows = [[phase, f"{seconds:.1f}"] for phase, seconds in demo.seconds.items()]
-    return "## Time of each phase of the demo\n\n" + _table(["phase", "seconds"], rows)
+    return "## Time of each phase of the demo\n\n" + table(["phase", "seconds"], rows)
 
 
 def _bench(bench: dict) -> str:
@@ -126,7 +123,7 @@ def _bench(bench: dict) -> str:
     return (
         f"## Exact against expanded\n\nOne attention layer of Qwen2.5-7B shapes, {bench['atoms']} synthetic adapters of rank {bench['rank']}, "
         f"{bench['threads']} threads, medians of one run (`make bench`).\n\n"
-        + _table(["way", "seconds", "times faster", "largest coefficient error"], rows)
+        + table(["way", "seconds", "times faster", "largest coefficient error"], rows)
     )
 
 
