@@ -67,7 +67,6 @@ class Sample:
         atoms: (k, w) the atoms' changes, each rounded on the base's grid.
         owner: (w,) the tensor that each weight is in, by place.
         dtypes: of the tensors.
-        share: the share of all weights that these are.
     """
 
     base: Tensor
@@ -77,7 +76,6 @@ class Sample:
     atoms: Tensor
     owner: Tensor
     dtypes: tuple[torch.dtype, ...]
-    share: float
 
     @staticmethod
     def of(atoms: Sequence[TaskVector], target: TaskVector, grid: Grid, watch: Callable[[Iterable[str]], Iterable[str]] = iter) -> Sample:
@@ -87,7 +85,7 @@ class Sample:
         every = max(-(-total * (len(atoms) + 5) // _HELD), 1)
         parts: list[tuple[Tensor, ...]] = []
         for place, name in enumerate(watch(tensors)):
-            chosen = slice(place % min(every, target.shapes[name][0]), None, every)
+            chosen = slice(place % min(every, *target.shapes[name][:1] or (1,)), None, every)
             values = grid.base(name)
             base = rows(Dense(values), chosen)
             change = rows(target.delta(name), chosen)
@@ -97,7 +95,7 @@ class Sample:
             parts.append((base.flatten(), change.flatten(), below.flatten(), above.flatten(), owner.flatten(), merged.flatten(1)))
         base, change, below, above, owner = (torch.cat([part[place] for part in parts]) for place in range(5))
         merged = torch.cat([part[5] for part in parts], dim=1)
-        return Sample(base, change, below, above, merged, owner, tuple(grid.dtype(name) for name in tensors), len(base) / total)
+        return Sample(base, change, below, above, merged, owner, tuple(grid.dtype(name) for name in tensors))
 
     def only(self, atoms: Sequence[int]) -> Sample:
         """The same weights, some of the atoms."""
@@ -240,10 +238,10 @@ def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _interval(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Half the distance from numbers of a dtype to the next ones below and above."""
+    finest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps  # also around zero, whose exponent says nothing
     mantissa, exponent = torch.frexp(values.abs())
-    step = torch.ldexp(torch.full_like(values, torch.finfo(dtype).eps), exponent - 1).clamp_min(
-        torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
-    )
-    inward = torch.where(mantissa == 0.5, step / 2, step)  # towards zero from a power of two the grid is twice as fine
+    step = torch.ldexp(torch.full_like(values, torch.finfo(dtype).eps), exponent - 1)
+    step = torch.where(values == 0, finest, step.clamp_min(finest))
+    inward = torch.where(mantissa == 0.5, step / 2, step).clamp_min(finest)  # towards zero from a power of two the grid is twice as fine
     down, up = torch.where(values > 0, inward, step), torch.where(values < 0, inward, step)
     return down / 2, up / 2
