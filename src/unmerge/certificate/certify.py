@@ -212,7 +212,7 @@ def _proven(
 def _variants(alike: Sequence[Sequence[int]], present: Sequence[int], chosen: Sequence[int], groups: Mapping[int, tuple[int, ...]]) -> dict[int, int]:
     named = {*chosen, *(other for group in groups.values() for other in group)}
     first = {member: atom for family in alike for atom in reversed(chosen) if atom in family for member in family}
-    return {atom: first[atom] for atom in present if atom not in named}
+    return {atom: first[atom] for atom in present if atom in first and atom not in named}
 
 
 def _found(measured: Measured, place: int, atom: int, group: tuple[int, ...]) -> Found:
