@@ -62,7 +62,7 @@ class Certificate:
         presence: the test.
         dense: (n,) atoms without a low rank, which were tested by correlation.
         containment: (n,) share of each atom's squared norm, of its leading directions, that lies in the target's signal subspaces; NaN
-            for atoms without a low rank.
+            for atoms without a low rank, or where every tensor is blind.
         detection_limits: (n,) the smallest coefficient at which an atom would have been seen; NaN where none would do.
         blind: tensors that the target's signal fills; they are not counted.
         unknown_rank: rank above the noise of what the components leave; None where no tensor can tell.
@@ -72,6 +72,7 @@ class Certificate:
         rounding_share: what rounding alone would leave of a target made of these components; None without a grid.
         estimator: how the coefficients were found.
         stand_ins: how many relatives were made up for the null distribution; 0 where the dictionary has enough.
+        proven: components that passed no test, but without which the others do not explain the weights.
         variant_of: atoms that pass the test because they are like a component that they were told from, with that component.
     """
 
@@ -87,6 +88,7 @@ class Certificate:
     rounding_share: float | None
     estimator: str
     stand_ins: int
+    proven: tuple[int, ...]
     variant_of: Mapping[int, int]
 
 
@@ -144,6 +146,7 @@ def certify(
         rounding_share=measured.rounding_share,
         estimator=measured.estimator,
         stand_ins=made_up,
+        proven=tuple(atom for atom in chosen if atom not in present),
         variant_of=_variants(alike, present, chosen, groups),
     )
 
@@ -236,4 +239,4 @@ def _containment(seen: Sequence[TensorEvidence], atoms: int) -> Matrix:
         square = item.values[real] ** 2
         np.add.at(contained, item.owner[real], square * item.containment[real])
         np.add.at(energy, item.owner[real], square)
-    return np.asarray(np.divide(contained, energy, out=np.zeros(atoms), where=energy > 0))
+    return np.asarray(np.divide(contained, energy, out=np.full(atoms, np.nan), where=energy > 0))

@@ -33,8 +33,8 @@ _QUANTILE = 0.75
 #: are read although something unknown is there. Seen with half of the weights unchanged (.27): the first 15% to 60% too small, the
 #: second 5% to 55% off; what unknown components may do to them is in the interval
 _COARSE = 0.02
-#: rounding explains every weight where it is at most this: then nothing was rounded on the way either
-_EXACT = 1e-6
+#: where less than this share of an atom is left after projecting, what is unknown covers it: least squares, and the leak in the interval
+_KEPT = 0.01
 
 
 @dataclass(frozen=True)
@@ -89,28 +89,30 @@ def measure(
     fitted = sample.fit(squares) if sample else squares
     if sample and sample.is_explained(fitted):
         if (snapped := sample.on_the_grid(fitted)) is not None:
-            fitted, interval = snapped, np.stack([snapped, snapped], 1)
+            fitted, interval = snapped, _widened(np.stack([snapped, snapped], 1), FIGURES * np.abs(snapped))
         else:
-            interval = sample.interval(fitted)
-        exact = snapped is not None or sample.misfit(fitted) <= _EXACT
-        interval = _widened(interval, (FIGURES if exact else sample.figures) * np.abs(fitted))
+            interval = _widened(sample.interval(fitted), sample.figures * np.abs(fitted))
         return Measured(fitted, interval, products.tensors, _own(systems), "intervals", 0, 0, False, sample.rounding_share(fitted))
     own = [Directions.of(low_rank(atoms, chosen, item.tensor), DIRECTIONS) for item in seen] if len(chosen) else []
     first = oblique(seen, chosen, own, squares) if own else squares
     names = tuple(item.tensor for item in seen)
-    closer = refined([atoms[atom] for atom in chosen], target, names, [item.noise for item in seen], first, watch)
+    most = [item.rank_left(chosen, first) for item in seen]
+    closer = refined([atoms[atom] for atom in chosen], target, names, [item.noise for item in seen], most, first, watch)
     rank, count = _quantile(closer.ranks), _quantile(np.rint(closer.ranks / [item.usual_rank for item in seen]))
+    leaked = leak(products, chosen) / np.sqrt(np.einsum("mii->i", products.gram)[chosen])
     trimmed = bool(sample and sample.is_trimmed(squares))
     if sample and not trimmed and sample.coarseness > _COARSE:
         coefficients, estimator, tensors = fitted, "intervals", products.tensors
-        interval = _widened(sample.interval(fitted), leak(products, chosen) / np.sqrt(np.einsum("mii->i", products.gram)[chosen]))
-    elif rank and not trimmed:
+        interval = _widened(sample.interval(fitted), leaked)
+    elif rank and not trimmed and bool((closer.kept >= _KEPT).all()):
         coefficients, estimator, tensors, systems = closer.coefficients, "oblique", names, (closer.gram, closer.correlation)
         interval = jackknife_interval(*systems, coefficients)
         interval = _widened(interval, np.abs(squares - coefficients) * _hidden(seen, chosen, coefficients))
     else:
         coefficients, estimator, tensors = squares, "least squares", products.tensors
         interval = jackknife_interval(*systems, coefficients)
+        if rank and not trimmed:
+            interval = _widened(interval, leaked)
     return Measured(
         coefficients=coefficients,
         interval=_widened(interval, (sample.figures if sample else FIGURES) * np.abs(coefficients)),

@@ -64,6 +64,16 @@ class TensorEvidence:
         product: Matrix = np.square(self.left).sum(0) * np.square(self.right).sum(0)
         return product
 
+    @property
+    def least(self) -> float:
+        """The singular value that a direction must exceed to be in the target's signal."""
+        return self.edge if self.noise else self.cut
+
+    def rank_left(self, atoms: Sequence[int], coefficients: Matrix) -> int:
+        """The rank that some atoms leave of the target's signal: each takes away as many directions as it has there."""
+        taken = sum(int((abs(c) * self.values[self.owner == atom] > self.least).sum()) for atom, c in zip(atoms, coefficients, strict=True))
+        return max(len(self.signal_values) - taken, 0)
+
     def expected(self, coefficients: Matrix) -> Matrix:
         """(R,) containment of every direction if its atom were present with its coefficient."""
         strength = np.zeros(len(self.owner))

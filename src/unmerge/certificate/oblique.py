@@ -61,7 +61,7 @@ class _Tensor:
         owners: (R, k) indicator.
         weight: one over the noise's variance, so that tensors can be added up.
         edge: singular values of what is left count above it.
-        noise_edge: the same without the figures that float32 has: the target's noise alone.
+        item, atoms: what the tensor says of all atoms, and the k places among them.
     """
 
     values: Matrix
@@ -74,7 +74,8 @@ class _Tensor:
     owners: Matrix
     weight: float
     edge: float
-    noise_edge: float
+    item: TensorEvidence
+    atoms: tuple[int, ...]
 
     @staticmethod
     def of(item: TensorEvidence, atoms: Sequence[int], own: Directions) -> _Tensor:
@@ -91,7 +92,8 @@ class _Tensor:
             owners=(item.owner[chosen][:, None] == np.array(atoms)[None, :]).astype(np.float64),
             weight=1 / item.noise**2 if item.noise else 1.0,
             edge=max(item.edge, _ZERO * largest),
-            noise_edge=item.edge,
+            item=item,
+            atoms=tuple(atoms),
         )
 
     def left_over(self, coefficients: Matrix) -> Matrix:
@@ -99,15 +101,10 @@ class _Tensor:
         scale = (self.owners @ coefficients) * self.scale
         return np.diag(self.values) - (self.left * scale) @ self.right.T
 
-    def most(self, coefficients: Matrix) -> int:
-        """The rank that the atoms leave of the target's: each takes away as many directions as stand above the noise."""
-        strength = np.abs(self.owners @ coefficients) * self.scale
-        return max(len(self.values) - int((strength > self.noise_edge).sum()), 0)
-
     def signal_left(self, coefficients: Matrix) -> tuple[tuple[Matrix, Matrix], int, float]:
         """((x, y) bases (r, rho) of what is left above the edge, rho, squared norm of the signal beyond the rank allowed)."""
         left, values, right = np.linalg.svd(self.left_over(coefficients))
-        rank = min(int((values > self.edge).sum()), self.most(coefficients))
+        rank = min(int((values > self.edge).sum()), self.item.rank_left(self.atoms, coefficients))
         return (left[:, :rank], right[:rank].T), rank, float((values[rank:] ** 2).sum())
 
     def system(self, coefficients: Matrix) -> tuple[Matrix, Matrix]:

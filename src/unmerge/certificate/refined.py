@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from unmerge.certificate.spectrum import Signal, signal_of
 from unmerge.certificate.systems import solve
 from unmerge.certificate.unknown import left_over, rank_above_noise
-from unmerge.vectors import Delta, LowRank, Stack, TaskVector
+from unmerge.vectors import Delta, LowRank, Stack, TaskVector, norm_squared
 
 Matrix = NDArray[np.float64]
 
@@ -31,12 +31,14 @@ class Refined:
         coefficients: (k,).
         gram, correlation: (m, k, k) and (m, k) normal equations of every tensor with the unknown projected off, over its noise.
         ranks: (m,) rank above the noise of what is left.
+        kept: (k,) the share of each atom that is not projected off with what is left, over the noise.
     """
 
     coefficients: Matrix
     gram: Matrix
     correlation: Matrix
     ranks: NDArray[np.int64]
+    kept: Matrix
 
 
 def refined(
@@ -44,6 +46,7 @@ def refined(
     target: TaskVector,
     tensors: Sequence[str],
     noise: Sequence[float],
+    most: Sequence[int],
     coefficients: Matrix,
     watch: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> Refined:
@@ -54,31 +57,36 @@ def refined(
         target: the target.
         tensors: the m matrices that count.
         noise: (m,) standard deviation of the target's noise in each.
+        most: (m,) rank of what is left, at most, where the target has no noise: the rest is what a truncated target lacks of the atoms.
         coefficients: (k,) a good first guess.
         watch: wraps the loops over tensors, for a progress bar.
     """
     k, rounds = len(atoms), _ROUNDS if any(noise) else 1
     gram, correlation = np.zeros((len(tensors), k, k)), np.zeros((len(tensors), k))
-    ranks = np.zeros(len(tensors), dtype=np.int64)
+    ranks, whole = np.zeros(len(tensors), dtype=np.int64), np.zeros((len(tensors), k))
     for turn in range(rounds):
         for row, name in enumerate(watch(tensors)):
             change, own = target.delta(name), [atom.delta(name) if name in atom.shapes else None for atom in atoms]
             rest = left_over(change, [delta.scaled(float(c)) for delta, c in zip(own, coefficients, strict=True) if delta is not None])
+            limit = None if noise[row] else most[row]
             signal = signal_of(rest) if rest else None
-            stack = Stack.of([_off(delta, signal) for delta in own])
+            stack = Stack.of([_off(delta, signal, limit) for delta in own])
             weight = 1 / noise[row] ** 2 if noise[row] else 1.0
+            whole[row] = [weight * norm_squared(delta) if isinstance(delta, LowRank) else 0.0 for delta in own]
             gram[row], correlation[row] = weight * stack.gram(), weight * stack.correlation(change)
             if turn == rounds - 1 and rest:
-                ranks[row] = rank_above_noise(rest)
+                ranks[row] = min(rank_above_noise(rest, change), rest.shape[0] if limit is None else limit)
         coefficients = solve(gram.sum(0), correlation.sum(0)) if k else coefficients
-    return Refined(coefficients, gram, correlation, ranks)
+    left = np.einsum("mii->i", gram)
+    return Refined(coefficients, gram, correlation, ranks, np.divide(left, whole.sum(0), out=np.zeros(k), where=whole.sum(0) > 0))
 
 
-def _off(delta: Delta | None, signal: Signal | None) -> Delta | None:
-    """P dW Q, with the signal's subspaces projected off on both sides."""
+def _off(delta: Delta | None, signal: Signal | None, most: int | None) -> Delta | None:
+    """P dW Q, with the signal's subspaces, or their leading directions, projected off on both sides."""
     if not isinstance(delta, LowRank):
         return None
     b, a = delta.b.double(), delta.a.double()
     if signal is None:
         return LowRank(b, a)
-    return LowRank(b - signal.left @ (signal.left.T @ b), a - (a @ signal.right) @ signal.right.T)
+    left, right = signal.left[:, :most], signal.right[:, :most]
+    return LowRank(b - left @ (left.T @ b), a - (a @ right) @ right.T)

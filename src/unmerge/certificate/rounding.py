@@ -144,7 +144,7 @@ class Sample:
 
         By more than rounding on the way: products with the weights and their sums are rounded to the grid's figures as well.
         """
-        way = torch.cat([torch.tensor([torch.finfo(dtype).eps / 2]) for dtype in self.dtypes])[self.owner]
+        way = torch.tensor([torch.finfo(dtype).eps / 2 for dtype in self.dtypes], dtype=torch.float64)[self.owner]
         way = way * torch.einsum("k,kw->w", torch.from_numpy(np.abs(coefficients)), self.atoms.abs())
         return float((self.outside(coefficients).abs() > way).double().mean()) <= _OUTSIDE
 

@@ -21,8 +21,10 @@ from unmerge.vectors import Delta, Dense, LowRank, norm_squared
 
 #: what is smaller than this share of the target's change is the rounding of float32 computations
 _NOTHING = 1e-5
+#: each flip is one draw of where noise ends; the largest counts
+_FLIPS = 4
 #: the edge is widened by this factor, so that the largest noise value stays below it
-_MARGIN = 1.03
+_MARGIN = 1.05
 #: signal that takes more than this share of the directions cannot be told from noise
 _MOST = 0.5
 
@@ -42,11 +44,10 @@ def left_over(target: Delta, components: Sequence[Delta]) -> Delta | None:
     return rest if norm_squared(rest) > _NOTHING**2 * norm_squared(target) else None
 
 
-def rank_above_noise(delta: Delta) -> int:
-    """The rank of what is left; of a low-rank change, which has no noise, the directions that are more than rounding."""
+def rank_above_noise(delta: Delta, target: Delta) -> int:
+    """The rank of what is left of a target; of a low-rank change, which has no noise, the directions that are more than rounding."""
     if isinstance(delta, LowRank):
-        values = delta.svd()[1]
-        return int((values > math.sqrt(_NOTHING) * values[0]).sum())
+        return int((delta.svd()[1] > _NOTHING * math.sqrt(norm_squared(target))).sum())
     return signal_rank_by_flips(delta.values)
 
 
@@ -54,13 +55,14 @@ def signal_rank_by_flips(matrix: Float[Tensor, "out into"]) -> int:
     """How many singular values of a matrix stand above its noise."""
     rows, columns = matrix.shape
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-    signs = torch.randint(0, 2, matrix.shape, generator=torch.Generator().manual_seed(0)).double() * 2 - 1
+    generator = torch.Generator().manual_seed(0)
+    flips = [torch.randint(0, 2, matrix.shape, generator=generator).double() * 2 - 1 for _ in range(_FLIPS)]
     rank = 0
     while rank <= _MOST * min(rows, columns):
         rest = matrix - (left[:, :rank] * values[:rank]) @ right[:rank]
         energy = math.sqrt((1 - rank / rows) * (1 - rank / columns))
         reach = (math.sqrt(rows - rank) + math.sqrt(columns - rank)) / (math.sqrt(rows) + math.sqrt(columns))
-        edge = _MARGIN * float(torch.linalg.matrix_norm(rest * signs, 2)) * reach / energy
+        edge = _MARGIN * max(float(torch.linalg.matrix_norm(rest * signs, 2)) for signs in flips) * reach / energy
         above = int((values > edge).sum())
         if above <= rank:
             break

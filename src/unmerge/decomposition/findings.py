@@ -63,12 +63,12 @@ def from_certificate(dictionary: Dictionary, target: Vector, products: Gram, wat
         coefficients[found.atom] = found.coefficient
         details[found.atom] = _tested(presence, found.atom) | {
             "q_value": float(presence.q_value[found.atom]),
-            "interval": found.interval,
+            "interval": _finite(found.interval),
             "group": [names[other] for other in found.group],
             "by_tensor": dict(found.by_tensor),
             "agreement": found.agreement,
         }
-    for atom in np.flatnonzero(~certificate.dense).tolist():
+    for atom in np.flatnonzero(np.isfinite(certificate.containment)).tolist():
         details[atom]["containment"] = float(certificate.containment[atom])
     return Findings(
         coefficients=coefficients,
@@ -88,6 +88,7 @@ def from_certificate(dictionary: Dictionary, target: Vector, products: Gram, wat
             blind=list(certificate.blind),
             by_correlation=[names[atom] for atom in np.flatnonzero(certificate.dense).tolist()],
             trimmed=certificate.trimmed,
+            by_weights=[names[atom] for atom in certificate.proven],
             stand_ins=certificate.stand_ins,
         ),
     )
@@ -116,9 +117,14 @@ def from_correlation(space: Space, seen: Gram) -> Findings:
         for atom in range(len(named))
     }
     for place, atom in enumerate(chosen.tolist()):
-        details[atom] = {"p_value": float(p_value[atom]), "q_value": float(q_value[atom]), "interval": tuple(intervals[place])}
+        details[atom] = {"p_value": float(p_value[atom]), "q_value": float(q_value[atom]), "interval": _finite(tuple(intervals[place]))}
     report = TestReport(hypothesis=BY_CORRELATION, level=LEVEL, confidence=CONFIDENCE, estimator="least squares", by_correlation=list(seen.atoms))
     return Findings(coefficients, named, details=details, test=report)
+
+
+def _finite(interval: tuple[float, ...]) -> tuple[float, ...] | None:
+    """An interval, unless a single tensor tells nothing of its width."""
+    return interval if np.isfinite(interval).all() else None
 
 
 def _tested(presence: Presence, atom: int) -> dict[str, Any]:

@@ -83,6 +83,7 @@ class TestReport(BaseModel):
         blind: tensors that the target's signal fills; they were not counted.
         by_correlation: atoms without a low rank, which were tested by correlation.
         trimmed: whether small changes were trimmed, as ties does: then no one coefficient acted.
+        by_weights: components that passed no test, but without which the others do not explain the weights within rounding.
         stand_ins: how many relatives were made up for the null distribution, because the dictionary is small.
     """
 
@@ -92,6 +93,7 @@ class TestReport(BaseModel):
     estimator: str
     blind: list[str] = []
     by_correlation: list[str] = []
+    by_weights: list[str] = []
     trimmed: bool = False
     stand_ins: int = 0
 
