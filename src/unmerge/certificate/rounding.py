@@ -34,6 +34,8 @@ _OF_A_STEP = 1 / 16
 #: share of the weights that may lie outside their intervals where nothing unknown is in the target. Seen, with 50% to 92% of the weights
 #: unchanged: below .01 without an unknown component, .06 to .3 with one
 _OUTSIDE = 0.02
+#: and as a share of the weights that changed: where nearly none did, no atom at all would leave few outside
+_OF_CHANGED = 0.25
 #: share of the weights that a merge computed on the grid must give exactly before its coefficients are believed
 _IDENTICAL = 0.99
 #: share of the weights that trimming leaves unchanged, at least; and how often one of them would have changed less than another weight.
@@ -146,7 +148,8 @@ class Sample:
         """
         way = torch.tensor([torch.finfo(dtype).eps / 2 for dtype in self.dtypes], dtype=torch.float64)[self.owner]
         way = way * torch.einsum("k,kw->w", torch.from_numpy(np.abs(coefficients)), self.atoms.abs())
-        return float((self.outside(coefficients).abs() > way).double().mean()) <= _OUTSIDE
+        outside = float((self.outside(coefficients).abs() > way).double().mean())
+        return outside <= min(_OUTSIDE, _OF_CHANGED * float((self.change != 0).double().mean()))
 
     def misfit(self, coefficients: Matrix) -> float:
         """Squared distances to the intervals, over the variance that rounding alone has."""
