@@ -46,13 +46,14 @@ def left_over(target: Delta, components: Sequence[Delta]) -> Delta | None:
 
 def rank_above_noise(delta: Delta, target: Delta) -> int:
     """The rank of what is left of a target; of a low-rank change, which has no noise, the directions that are more than rounding."""
+    nothing = _NOTHING * math.sqrt(norm_squared(target))
     if isinstance(delta, LowRank):
-        return int((delta.svd()[1] > _NOTHING * math.sqrt(norm_squared(target))).sum())
-    return signal_rank_by_flips(delta.values)
+        return int((delta.svd()[1] > nothing).sum())
+    return signal_rank_by_flips(delta.values, nothing)
 
 
-def signal_rank_by_flips(matrix: Float[Tensor, "out into"]) -> int:
-    """How many singular values of a matrix stand above its noise."""
+def signal_rank_by_flips(matrix: Float[Tensor, "out into"], nothing: float = 0.0) -> int:
+    """How many singular values of a matrix stand above its noise, and above what counts as nothing."""
     rows, columns = matrix.shape
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     generator = torch.Generator().manual_seed(0)
@@ -63,7 +64,7 @@ def signal_rank_by_flips(matrix: Float[Tensor, "out into"]) -> int:
         energy = math.sqrt((1 - rank / rows) * (1 - rank / columns))
         reach = (math.sqrt(rows - rank) + math.sqrt(columns - rank)) / (math.sqrt(rows) + math.sqrt(columns))
         edge = _MARGIN * max(float(torch.linalg.matrix_norm(rest * signs, 2)) for signs in flips) * reach / energy
-        above = int((values > edge).sum())
+        above = int((values > max(edge, nothing)).sum())
         if above <= rank:
             break
         rank = above
