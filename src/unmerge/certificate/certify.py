@@ -40,6 +40,7 @@ class Found:
         atom: its place in the dictionary.
         coefficient: the one that acted.
         interval: of the coefficient, at the level ``systems.CONFIDENCE``.
+        p_value, q_value: of its family's member that shows best: that one of them is there is what the test says.
         group: other atoms that it may be as well.
         by_tensor: what each tensor says of the coefficient by itself.
         agreement: 1 where all tensors say the same, 0 where they differ by as much as the coefficient (median over tensors).
@@ -48,6 +49,8 @@ class Found:
     atom: int
     coefficient: float
     interval: tuple[float, float]
+    p_value: float
+    q_value: float
     group: tuple[int, ...]
     by_tensor: Mapping[str, float]
     agreement: float
@@ -115,7 +118,7 @@ def certify(
     whole = products.gram.sum(0)
     alike = families(whole)
     made_up = stand_ins(alike)
-    weights = surrogate_weights(SURROGATES, len(atoms) + made_up, seed)
+    weights = surrogate_weights(SURROGATES, len(atoms) + made_up, seed, alike)
     evidence = gather(atoms, target, weights, products.tensors, watch)
     test = PresenceTest(evidence, weights, alike, level)
     apparent = _apparent(products)
@@ -134,7 +137,7 @@ def certify(
     seen = [item for item in evidence if not item.is_blind]
     measured = measure(atoms, target, products, [] if dense[chosen].any() else seen, chosen, sample, watch)
     return Certificate(
-        found=tuple(_found(measured, place, atom, groups[atom]) for place, atom in enumerate(chosen)),
+        found=tuple(_found(measured, place, atom, groups[atom], presence, _best(alike, presence, atom)) for place, atom in enumerate(chosen)),
         presence=presence,
         containment=np.where(dense, np.nan, _containment(seen, len(atoms))),
         detection_limits=limits,
@@ -146,7 +149,7 @@ def certify(
         rounding_share=measured.rounding_share,
         estimator=measured.estimator,
         stand_ins=made_up,
-        proven=tuple(atom for atom in chosen if atom not in present),
+        proven=tuple(atom for atom in chosen if not presence.present[_best(alike, presence, atom)]),
         variant_of=_variants(alike, present, chosen, groups),
     )
 
@@ -171,11 +174,12 @@ def _without_rank(evidence: Sequence[TensorEvidence], products: Gram) -> NDArray
 def _settled(products: Gram, alike: Sequence[Sequence[int]], present: Sequence[int]) -> tuple[list[int], dict[int, tuple[int, ...]]]:
     """The present atoms, one for each component, and the others that it may be as well.
 
-    A family is settled among all of its present members together with the other present atoms.
+    A family with a present member is settled among all of its members, together with the other present atoms: which of them shows best
+    does not say which one is there.
     """
     chosen: list[int] = []
     groups: dict[int, tuple[int, ...]] = {}
-    candidates = list(present)
+    candidates = sorted(member for family in alike if any(atom in present for atom in family) for member in family)
     gram, correlation = products.gram[:, candidates][:, :, candidates], products.correlation[:, candidates]
     for family in alike:
         members = [atom for atom in family if atom in candidates]
@@ -218,7 +222,13 @@ def _variants(alike: Sequence[Sequence[int]], present: Sequence[int], chosen: Se
     return {atom: first[atom] for atom in present if atom in first and atom not in named}
 
 
-def _found(measured: Measured, place: int, atom: int, group: tuple[int, ...]) -> Found:
+def _best(alike: Sequence[Sequence[int]], presence: Presence, atom: int) -> int:
+    """The member of an atom's family with the smallest p-value."""
+    (family,) = (family for family in alike if atom in family)
+    return min(family, key=lambda member: float(presence.p_value[member]))
+
+
+def _found(measured: Measured, place: int, atom: int, group: tuple[int, ...], presence: Presence, best: int) -> Found:
     coefficient, own = float(measured.coefficients[place]), measured.by_tensor[:, place]
     low, high = measured.interval[place]
     scatter = np.median(np.abs(own[np.isfinite(own)] / coefficient - 1)) if coefficient and np.isfinite(own).any() else 1.0
@@ -226,6 +236,8 @@ def _found(measured: Measured, place: int, atom: int, group: tuple[int, ...]) ->
         atom=atom,
         coefficient=coefficient,
         interval=(float(low), float(high)),
+        p_value=float(presence.p_value[best]),
+        q_value=float(presence.q_value[best]),
         group=group,
         by_tensor={name: float(value) for name, value in zip(measured.tensors, own, strict=True) if np.isfinite(value)},
         agreement=float(max(1 - scatter, 0.0)),

@@ -32,6 +32,8 @@ Matrix = NDArray[np.float64]
 
 #: surrogate targets, and how many atoms each holds
 SURROGATES, HELD = 80, (2, 3, 4, 5)
+#: how many surrogates hold none of a family, at least: its null distribution
+WITHOUT = 30
 #: an atom needs this many others in the surrogates, or else STAND_INS relatives of every atom are made up
 OTHERS, STAND_INS = 5, 4
 #: an atom counts as present only when it shows at least this share of what a present one would: more than its relatives show of it
@@ -86,14 +88,24 @@ def stand_ins(families: Sequence[Sequence[int]]) -> int:
     return 0 if fewest >= OTHERS else STAND_INS * atoms
 
 
-def surrogate_weights(count: int, atoms: int, seed: int) -> Matrix:
-    """(count, atoms) random merges of a few atoms, stand-ins among them: how many, which, and with which weights (.2 to 1.2)."""
+def surrogate_weights(count: int, atoms: int, seed: int, families: Sequence[Sequence[int]] = ()) -> Matrix:
+    """(count or more, atoms) random merges of a few atoms, stand-ins among them: how many, which, and with which weights (.2 to 1.2).
+
+    For each family at least WITHOUT of them leave it out.
+    """
     rng = np.random.default_rng(seed)
-    weights = np.zeros((count, atoms))
-    for row in weights:
-        held = min(int(rng.choice(HELD)), max(atoms - 1, 1))
-        row[rng.choice(atoms, held, replace=False)] = rng.uniform(0.2, 1.2, held)
-    return weights
+    rows = [_draw(rng, np.arange(atoms), atoms) for _ in range(count)]
+    for family in families:
+        others = np.setdiff1d(np.arange(atoms), family)
+        missing = WITHOUT - sum(not row[list(family)].any() for row in rows)
+        rows += [_draw(rng, others, atoms) for _ in range(missing if len(others) else 0)]
+    return np.array(rows)
+
+
+def _draw(rng: np.random.Generator, pool: NDArray[np.int64], atoms: int) -> Matrix:
+    row, held = np.zeros(atoms), min(int(rng.choice(HELD)), max(len(pool) - 1, 1))
+    row[rng.choice(pool, held, replace=False)] = rng.uniform(0.2, 1.2, held)
+    return row
 
 
 class PresenceTest:

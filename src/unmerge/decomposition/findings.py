@@ -61,8 +61,9 @@ def from_certificate(dictionary: Dictionary, target: Vector, products: Gram, wat
     details = {atom: _tested(presence, atom) | _absence(certificate, atom, names) for atom in range(len(names))}
     for found in certificate.found:
         coefficients[found.atom] = found.coefficient
-        details[found.atom] = _tested(presence, found.atom) | {
-            "q_value": float(presence.q_value[found.atom]),
+        details[found.atom] = {
+            "p_value": found.p_value,
+            "q_value": found.q_value,
             "interval": _finite(found.interval),
             "group": [names[other] for other in found.group],
             "by_tensor": dict(found.by_tensor),
