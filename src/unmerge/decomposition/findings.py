@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from unmerge.certificate import CONFIDENCE, LEVEL, Certificate, CorrelationTest, Grid, Presence, certify, jackknife_interval, solve
+from unmerge.certificate import CONFIDENCE, LEVEL, Certificate, CorrelationTest, Grid, Presence, certify, solve
 from unmerge.checkpoints import Difference
 from unmerge.decomposition.dictionary import Dictionary, Vector
 from unmerge.decomposition.result import SolverReport, TestReport
@@ -99,7 +99,8 @@ def from_correlation(space: Space, seen: Gram) -> Findings:
     """The certificate where only some of the weights are looked at, or some at a time: subspaces are not there, inner products are.
 
     Over several parts the p-values are combined by Cauchy's distribution, whatever depends on what (Liu and Xie 2020, Journal of the
-    American Statistical Association 115), and coefficients by the share of the atom's squared norm in each.
+    American Statistical Association 115), and coefficients by the share of the atom's squared norm in each. They have no interval: what is
+    unknown is not projected off, and how far it moves them is not known.
     """
     parts = space.parts(seen)
     p_value = _combined(np.array([CorrelationTest(part).presence().p_value for part in parts]))
@@ -111,14 +112,13 @@ def from_correlation(space: Space, seen: Gram) -> Findings:
     weights = np.einsum("bii->bi", systems[0])
     answers = np.array([solve(gram, correlation) for gram, correlation in zip(*systems, strict=True)])
     coefficients[chosen] = (weights * answers).sum(0) / weights.sum(0)
-    intervals = jackknife_interval(seen.gram[:, chosen][:, :, chosen], seen.correlation[:, chosen], coefficients[chosen])
     limits = CorrelationTest(seen).detection_limits()
     details: dict[int, dict[str, Any]] = {
         atom: {"p_value": float(p_value[atom]), "detection_limit": float(limits[atom]) if np.isfinite(limits[atom]) else None}
         for atom in range(len(named))
     }
-    for place, atom in enumerate(chosen.tolist()):
-        details[atom] = {"p_value": float(p_value[atom]), "q_value": float(q_value[atom]), "interval": _finite(tuple(intervals[place]))}
+    for atom in chosen.tolist():
+        details[atom] = {"p_value": float(p_value[atom]), "q_value": float(q_value[atom])}
     report = TestReport(hypothesis=BY_CORRELATION, level=LEVEL, confidence=CONFIDENCE, estimator="least squares", by_correlation=list(seen.atoms))
     return Findings(coefficients, named, details=details, test=report)
 
