@@ -19,7 +19,10 @@ from unmerge.report.study_tables import Summaries, number
 #: the space that the published study looked in, and the one that the first tables are of where there is a choice
 PUBLISHED_SPACE, FIRST_SPACE = "compressed", "exact"
 
-_MADE = "Made by `unmerge study STUDY.yml --report`, from its records alone; `make study` does it for `studies/zoo.yml`, `make second-zoo` for another zoo."
+_MADE = (
+    "Made by `unmerge study STUDY.yml --report`, from its records alone; `make study` does it for `studies/zoo.yml`, "
+    "`make second-zoo` for another zoo."
+)
 _CONVENTIONS = """
 - A target's components are drawn from its seed, its group, its merge and its dtype; so are weights that differ ({least} to {most}, in
   hundredths; equal ones are {equal}). How many components, and whether their weights are equal, goes round from target to target.
