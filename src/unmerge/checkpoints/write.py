@@ -19,6 +19,7 @@ from unmerge.vectors import Shape
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
+
 def write_tensors(file: Path, layout: Mapping[str, tuple[str, Shape]], tensors: Iterable[Tensor]) -> None:
     """Write a safetensors file from a stream.
 
