@@ -127,7 +127,7 @@ def _first_space(found: Summaries) -> str:
 
 def _design(record: StudyRecord, found: Summaries) -> str:
     """What was done, in numbers."""
-    design = record.design | {"zoo": Path(record.design["zoo"]).name}
+    design = {setting: Path(value).name if setting == "zoo" else value for setting, value in record.design.items()}
     counts = {}
     for group in found.groups:
         sizes = [
