@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from unmerge.certificate.coefficients import Measured, measure
 from unmerge.certificate.correlation import CorrelationTest
@@ -95,6 +96,8 @@ class Certificate:
     variant_of: Mapping[int, int]
 
 
+# thousands of small problems: with more threads these wait for each other, ten times as long
+@threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
 def certify(
     atoms: Sequence[TaskVector],
     target: TaskVector,

@@ -85,13 +85,12 @@ def _heat(values: dict[str, list[list[float | None]]], rows: list[str], columns:
     panels = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
     for axes, (group, matrix) in zip(panels, values.items(), strict=True):
         numbers = [[float("nan") if value is None else value for value in row] for row in matrix]
-        axes.imshow(numbers, cmap=colours, vmin=0, vmax=max(1.0, *(value for row in matrix for value in row if value is not None)), aspect="auto")
-        top = axes.images[0].get_clim()[1]
+        axes.imshow(numbers, cmap=colours, vmin=0, vmax=1, aspect="auto")
         for y, row in enumerate(matrix):
             for x, value in enumerate(row):
                 if value is not None:
-                    text = f"{value:.2f}".removeprefix("0").removesuffix(".00") or "0"
-                    axes.text(x, y, text, ha="center", va="center", fontsize=6.5, color="white" if value > 0.6 * top else "black")
+                    text = f"{value:.2f}".removeprefix("0").removesuffix(".00") or "0" if value < 100 else f"{value:.0e}"
+                    axes.text(x, y, text, ha="center", va="center", fontsize=6.5, color="white" if value > 0.6 else "black")
         axes.set_xticks(range(len(columns)), columns, rotation=50, ha="right", rotation_mode="anchor", fontsize=8)
         axes.set_yticks(range(len(rows)), rows, fontsize=8)
         axes.tick_params(length=0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -61,7 +60,7 @@ def show_study(folder: Path, console: Console | None = None) -> None:
     console = console or Console(markup=False, emoji=False)
     found = Summaries(read_rows(folder / SUMMARY, Summary))
     space = _first_space(found)
-    result = Table(title=f"all {found.overall}, space {space}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    result = Table(title=f"all {found.overall}, space {space}", title_justify="left", box=None, padding=(0, 1))
     for title in ("group", "method", "precision", "recall", "perfect", "named", "error"):
         result.add_column(title, justify="left" if title in ("group", "method") else "right", no_wrap=True)
     for group in found.groups:
