@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from unmerge.certificate.directions import Directions
 from unmerge.certificate.spectrum import Signal, expected_containment, signal_of
@@ -82,6 +83,7 @@ class TensorEvidence:
         return expected_containment(strength, self.noise, self.cut, self.shape)
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]  # small problems: threads wait for each other
 def gather(
     atoms: Sequence[TaskVector],
     target: TaskVector,
