@@ -10,6 +10,7 @@ from unmerge.cli.decompose import decompose
 from unmerge.cli.demo import demo
 from unmerge.cli.friendly import friendly
 from unmerge.cli.merge import merge
+from unmerge.cli.recover import recover
 from unmerge.cli.study import study
 from unmerge.cli.train import train
 from unmerge.cli.zoo import zoo
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, decompose, ablate, train, merge, compress, study, zoo):
+for command in (demo, decompose, recover, ablate, train, merge, compress, study, zoo):
     app.command()(friendly(command))
 
 

@@ -1,0 +1,24 @@
+"""What each merge method leaves behind: from a target and the atoms in it to recipes that may have made it, best guess first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from unmerge.recipes.case import Case
+from unmerge.recipes.methods import breadcrumbs, breadcrumbs_ties, linear, passthrough, task_arithmetic, ties
+from unmerge.recipes.recipe import Recipe
+
+#: what a method's file offers: the recipes of that method that may have made the target of some atoms
+Candidates = Callable[[Case, Sequence[str]], Iterator[Recipe]]
+
+#: methods whose outcome is determined, those that are quick to try first
+DETERMINED: dict[str, Candidates] = {
+    "passthrough": passthrough.candidates,
+    "task_arithmetic": task_arithmetic.candidates,
+    "linear": linear.candidates,
+    "breadcrumbs": breadcrumbs.candidates,
+    "ties": ties.candidates,
+    "breadcrumbs_ties": breadcrumbs_ties.candidates,
+}
+
+__all__ = ["DETERMINED", "Candidates"]

@@ -1,0 +1,103 @@
+"""What ``unmerge recover`` says: the JSON beside the recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from unmerge.core.records import Environment, Source
+from unmerge.decomposition.result import SkippedTensor
+
+SCHEMA = "unmerge/recipe/1"
+
+
+class KindProof(BaseModel):
+    """One kind of tensor (``self_attn.q_proj.weight``) compared weight by weight.
+
+    Attributes:
+        changed: weights that differ from the base in the target or in what the recipe makes.
+        identical: those of them that are the same in both.
+        largest_difference: between target and what the recipe makes.
+    """
+
+    changed: int
+    identical: int
+    largest_difference: float
+
+
+class Proof(BaseModel):
+    """The recipe, run by mergekit, beside the target.
+
+    Attributes:
+        identical_share: of the weights that differ from the base in either; None for random masks, which differ from run to run.
+        largest_difference: of all weights.
+        largest_change: of the target from the base.
+        reconstruction_error: ||t - t_hat|| / ||t||; for random masks with the masks read off.
+        by_kind: by kind of tensor.
+        explained: for random masks, the share of changed weights that one of the 2^n sums explains within rounding.
+        decoys: the same share with one atom swapped for an absent one, "present -> absent".
+    """
+
+    identical_share: float | None = None
+    largest_difference: float | None = None
+    largest_change: float | None = None
+    reconstruction_error: float
+    by_kind: dict[str, KindProof] = {}
+    explained: float | None = None
+    decoys: dict[str, float] = {}
+
+
+class Rival(BaseModel):
+    """Another recipe that was run, with its share of identical (or explained) weights and what tells the two apart."""
+
+    method: str
+    parameters: dict[str, Any]
+    identical_share: float
+    apart: str
+
+
+class Unknown(BaseModel):
+    """What the known atoms leave: its share of the target's squared norm, its norm, and the rank that stands above noise, largest over tensors."""
+
+    share: float
+    norm: float
+    rank: int | None = None
+
+
+class RecoveredRecipe(BaseModel):
+    """How a target was merged.
+
+    Attributes:
+        answer: "recipe", "base", or "none of these".
+        method: as mergekit names it; None without a recipe.
+        parameters: ``models`` (settings by atom) and the settings for all.
+        acted: the coefficient of each atom that acted, where one is defined (weights over their sum, where a method normalises).
+        scale_free: whether a common factor of the weights cannot be known.
+        identical_share: of changed weights, as in the proof.
+        configuration: the mergekit configuration, None where there is none.
+        rivals: other recipes that make the target as well, or nearly.
+        unknown: what the dictionary does not explain; None where a recipe makes the target.
+        looked: names of the methods that were tried, with the sets of atoms.
+    """
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    schema_: str = Field(SCHEMA, alias="schema")
+    answer: str
+    method: str | None = None
+    parameters: dict[str, Any] = {}
+    acted: dict[str, float] = {}
+    scale_free: bool = False
+    identical_share: float | None = None
+    proof: Proof | None = None
+    rivals: list[Rival] = []
+    unknown: Unknown | None = None
+    configuration: dict[str, Any] | None = None
+    looked: list[str] = []
+    skipped: list[SkippedTensor] = []
+    target: Source
+    base: Source
+    dictionary: dict[str, Source]
+    seconds: float
+    environment: Environment
