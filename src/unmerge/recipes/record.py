@@ -35,8 +35,9 @@ class Proof(BaseModel):
         largest_change: of the target from the base.
         reconstruction_error: ||t - t_hat|| / ||t||; for random masks with the masks read off.
         by_kind: by kind of tensor.
-        explained: for random masks, the share of changed weights that one of the 2^n sums explains within rounding.
-        decoys: the same share with one atom swapped for an absent one, "present -> absent".
+        explained: for random masks, the share of changed weights that one of the 2^n sums is, to the last bit.
+        telling: the same share among weights where few of the values that the target could have are sums.
+        decoys: that share with one atom swapped for an absent one, "present -> absent".
     """
 
     identical_share: float | None = None
@@ -45,6 +46,7 @@ class Proof(BaseModel):
     reconstruction_error: float
     by_kind: dict[str, KindProof] = {}
     explained: float | None = None
+    telling: float | None = None
     decoys: dict[str, float] = {}
 
 

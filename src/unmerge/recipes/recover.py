@@ -25,11 +25,11 @@ from unmerge.decomposition import Dictionary
 from unmerge.decomposition.dictionary import Vector
 from unmerge.decomposition.result import SkippedTensor
 from unmerge.recipes.case import Case
+from unmerge.recipes.decoys import decoys
 from unmerge.recipes.drawn import Drawn, drawn
 from unmerge.recipes.inputs import Inputs
 from unmerge.recipes.methods import DETERMINED
 from unmerge.recipes.methods.by_chance import recipe_of
-from unmerge.recipes.decoys import decoys
 from unmerge.recipes.proof import prove
 from unmerge.recipes.recipe import BASE, Recipe
 from unmerge.recipes.record import Proof, RecoveredRecipe, Rival, Unknown
@@ -42,8 +42,6 @@ NONE, FOUND, UNCHANGED = "none of these", "recipe", "base"
 _ANSWER, _EXACT, _RIVAL = 0.95, 0.9995, 0.5
 #: weights that the order of a sum may move are as good as identical; in bfloat16 that would hide another recipe
 _SPACINGS = {torch.bfloat16: 0.0, torch.float16: 0.0, torch.float32: 2.0, torch.float64: 2.0}
-#: under random masks: the share explained, the error left and the lead over decoys that are an answer
-_EXPLAINED, _LEFT, _LEAD = 0.95, 0.1, 0.01
 
 Watch = Callable[[Iterable[str]], Iterable[str]]
 
@@ -132,13 +130,13 @@ def _search(case: Case, tried: Sequence[tuple[str, ...]], looked: list[str]) -> 
             return found
         looked.append(f"random masks of {', '.join(atoms)}")
         reading = drawn(case, atoms)
-        if reading is not None and reading.explained >= _EXPLAINED and reading.error <= _LEFT:
+        if reading is not None and reading.speaks:
             return [_Candidate(recipe_of(case, reading), reading.explained, reading), *found]
     return []
 
 
 def _by_reading(case: Case, reading: Drawn) -> Proof:
-    return Proof(reconstruction_error=reading.error, explained=reading.explained, decoys=decoys(case, reading))
+    return Proof(reconstruction_error=reading.error, explained=reading.explained, telling=reading.telling, decoys=decoys(case, reading))
 
 
 def parameters_of(recipe: Recipe) -> dict[str, Any]:
