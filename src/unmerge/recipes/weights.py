@@ -22,6 +22,8 @@ from unmerge.recipes.case import Flat
 
 #: rounds of fitting and electing, and of narrowing down to violated intervals
 _ROUNDS, _STEPS = 6, 6
+#: entries that a fit looks at
+_FITTED = 30_000
 
 
 class Rule(Enum):
@@ -60,22 +62,24 @@ class Weighing:
         return self.factor * elected / torch.where(divisor == 0, 1.0, divisor)
 
 
-def fit(flat: Flat, kept: Tensor, rule: Rule, scale: float) -> Weighing:
+def fit(flat: Flat, changes: Tensor, rule: Rule, scale: float) -> Weighing:
     """The weights under which kept changes come nearest to the target.
 
     Args:
-        flat: changes of n atoms and the target.
-        kept: (n, N) masks, about right.
-        rule: how kept changes are combined.
+        flat: the target.
+        changes: (n, N) that were kept, about right.
+        rule: how they are combined.
         scale: entries with larger residuals are left out of a second fit.
     """
-    changes = flat.atoms * kept
-    found = _fit(changes, flat.target, flat.half, rule)
+    some = torch.nonzero((changes != 0).any(0))[:, 0]
+    some = some[:: max(1, len(some) // _FITTED)]
+    changes, target, half = changes[:, some], flat.target[some], flat.half[some]
+    found = _fit(changes, target, half, rule)
     for _ in range(2):
-        trusted = (found.made(changes) - flat.target).abs() <= 2 * flat.half + scale
+        trusted = (found.made(changes) - target).abs() <= 2 * half + scale
         if bool(trusted.all()) or int(trusted.sum()) < 10 * len(changes):
             break
-        found = _fit(changes[:, trusted], flat.target[trusted], flat.half[trusted], rule)
+        found = _fit(changes[:, trusted], target[trusted], half[trusted], rule)
     return found
 
 
@@ -102,7 +106,8 @@ def least_squares(rows: Tensor, target: Tensor) -> Tensor:
     """(n,) the least-squares coefficients of (n, N) rows."""
     products = rows @ rows.T
     ridge = 1e-12 * products.diagonal().max().clamp(min=1e-300) * torch.eye(len(rows), dtype=rows.dtype)
-    return torch.linalg.solve(products + ridge, rows @ target)
+    found: Tensor = torch.linalg.solve(products + ridge, rows @ target)
+    return found
 
 
 def within_rounding(rows: Tensor, target: Tensor, half: Tensor) -> Tensor:
