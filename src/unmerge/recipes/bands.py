@@ -75,6 +75,11 @@ class Ranked:
             size[part] = number
         return Ranked(flat, outliers, rank, size)
 
+    def every(self, step: int) -> Ranked:
+        """Every so manieth entry only."""
+        places = torch.arange(0, len(self.size), step)
+        return Ranked(self.flat.some(places), self.outliers, self.rank[:, places], self.size[places])
+
     def kept(self, settings: Sequence[tuple[float, float]]) -> Tensor:
         """(n, N) the entries that (density, gamma) keep."""
         density, gamma = (torch.tensor(column, dtype=torch.float64)[:, None] for column in zip(*settings, strict=True))
@@ -122,9 +127,9 @@ class Ranked:
         for place in range(len(whole)):
             mine = changes[place].clone()
             changes[place] = whole[place]
-            inside = (weighing.made(changes) - self.flat.target).square()
+            inside = (weighing.made(changes, self.flat.target) - self.flat.target).square()
             changes[place] = 0
-            outside = (weighing.made(changes) - self.flat.target).square()
+            outside = (weighing.made(changes, self.flat.target) - self.flat.target).square()
             changes[place] = mine
             gain = (torch.minimum(outside, cap) - torch.minimum(inside, cap)) / cap
             found.append(self._band(place, gain))

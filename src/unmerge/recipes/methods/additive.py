@@ -21,11 +21,15 @@ from unmerge.recipes.sums import Sums
 from unmerge.recipes.weights import Rule, Weighing, fit
 
 #: what counts as a large residual while bands and weights are fitted in turn, over the target's size
-_SCALES = (0.3, 0.1, 0.03)
+_SCALES = (0.3, 0.05)
 #: the share of the squared change that a first look and a candidate may leave
 _FIRST, _UNEXPLAINED = 0.2, 0.02
-#: mergekit's default
-_GAMMA = 0.01
+#: entries that a first look takes
+_COARSE = 8_000
+#: how much more than the best another rule may leave and still be looked at, and what rounding alone may leave
+_FACTOR, _ROUNDED = 5.0, 1e-4
+#: a share of identical weights that makes other rules needless
+_IDENTICAL = 0.9995
 
 
 @dataclass(frozen=True)
@@ -62,36 +66,51 @@ def by_magnitude(case: Case, atoms: Sequence[str], method: str, rules: Sequence[
     if lone is None:
         return
     fits = [_fitted(flat, ranked, lone, rule, rescaled, _SCALES[0]) for rule in rules for rescaled in ((False, True) if sparsified else (False,))]
-    found = min(fits, key=lambda fit: fit.left)
-    if found.left > _FIRST:
-        return
     for scale in _SCALES if ranked else ():
-        found = _sharpened(flat, ranked, found, scale)
-    if found.left > _UNEXPLAINED or bool((found.weighing.weights == 0).any()):
-        return
+        most = None if scale == _SCALES[-1] else _COARSE
+        fits = [_sharpened(flat, ranked, found, scale, most) for found in _near(fits, _FIRST)]
+    best: tuple[Fit, Numbers] | None = None
+    for found in sorted(_near(fits, _UNEXPLAINED), key=lambda candidate: candidate.left):
+        numbers = _numbers(case, flat, ranked, found)
+        if best is None or numbers.share > best[1].share:
+            best = found, numbers
+        if numbers.share >= _IDENTICAL:
+            break
+    if best is not None:
+        yield _recipe(case, atoms, method, *best, rules[0], outliers)
+
+
+def _near(fits: Sequence[Fit], most: float) -> list[Fit]:
+    """Those that leave little, and not much more than the best."""
+    least = min((found.left for found in fits), default=0.0)
+    return [found for found in fits if found.left <= min(most, _FACTOR * least + _ROUNDED)]
+
+
+def _numbers(case: Case, flat: Flat, ranked: Ranked | None, found: Fit) -> Numbers:
     kept = ranked.kept([band.settings for band in found.bands]) if ranked else torch.ones_like(flat.atoms, dtype=torch.bool)
     deltas = _deltas(flat, kept, found.rescaled, case.dtype)
     weighing = fit(flat, deltas.double(), found.weighing.rule, _SCALES[-1] * _size(flat))
     base = flat.base.to(case.dtype)
     sums = Sums(deltas, base, (flat.base + flat.target).to(case.dtype), weighing.rule is not Rule.SUM, weighing.rule is Rule.NORMALISED)
-    yield _recipe(case, atoms, method, found, typed(sums, weighing), rules[0], outliers)
+    return typed(sums, weighing)
 
 
 def _fitted(flat: Flat, ranked: Ranked | None, bands: tuple[Band, ...], rule: Rule, rescaled: bool, scale: float) -> Fit:
     kept = ranked.within(bands) if ranked else torch.ones_like(flat.atoms, dtype=torch.bool)
     changes = flat.atoms * kept * (_rescale(flat, kept) if rescaled else 1)
-    weighing = fit(flat, changes, rule, scale * _size(flat))
+    weighing = fit(flat, changes, rule, scale * _size(flat), _COARSE)
     if not bool(torch.isfinite(weighing.weights).all()):
         return Fit(bands, rescaled, weighing, torch.inf)
-    off = (weighing.made(changes) - flat.target).abs()
+    off = (weighing.made(changes, flat.target) - flat.target).abs()
     left = (off.clamp(min=flat.half) - flat.half).square().sum() / flat.target.square().sum()
     return Fit(bands, rescaled, weighing, float(left))
 
 
-def _sharpened(flat: Flat, ranked: Ranked, found: Fit, scale: float) -> Fit:
+def _sharpened(flat: Flat, ranked: Ranked, found: Fit, scale: float, most: int | None = None) -> Fit:
     kept = ranked.within(found.bands)
-    scales = _rescale(flat, kept) if found.rescaled else torch.ones(len(kept), 1, dtype=torch.float64)
-    bands = ranked.sharpened(kept, scales, found.weighing, scale * _size(flat))
+    scales = _rescale(flat, kept) if found.rescaled else torch.ones_like(flat.atoms)
+    step = 1 if most is None else max(1, len(flat.target) // most)
+    bands = ranked.every(step).sharpened(kept[:, ::step], scales[:, ::step], found.weighing, scale * _size(flat))
     return _fitted(flat, ranked, bands, found.weighing.rule, found.rescaled, scale)
 
 
