@@ -49,12 +49,14 @@ class Combination:
         coefficients: (lines, n) c, how much of each atom's change.
         stretch: (lines,) s.
         errors: (lines, n) standard errors of the coefficients, of rounding; infinite where the tensor does not tell.
+        stretch_errors: (lines,) of the stretch.
         explained: the share of entries that it leaves at most a few roundings of.
     """
 
     coefficients: Tensor
     stretch: Tensor
     errors: Tensor
+    stretch_errors: Tensor
     explained: float
 
     @property
@@ -84,7 +86,7 @@ def combination(case: Case, atoms: Sequence[str], tensor: str, lines: Lines = Li
     noise = torch.maximum(off.square().mean(1), half.square().mean(1) / 3).sqrt()
     errors = torch.where(seen, noise[:, None] * spread / scales, torch.inf)
     explained = float((off.abs() <= _LOOSE * half).double().mean())
-    return Combination(found[:, :-1], found[:, -1], errors[:, :-1], explained)
+    return Combination(found[:, :-1], found[:, -1], errors[:, :-1], errors[:, -1], explained)
 
 
 def combines(case: Case, atoms: Sequence[str], lines: Lines = Lines.WHOLE) -> bool:

@@ -20,6 +20,8 @@ from unmerge.recipes.recipe import Setting
 
 #: standard errors that an estimate may be away from a pattern
 _AWAY = 6.0
+#: a setting this small beside others is none to measure them by
+_NO_MEASURE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,12 @@ def pattern(estimates: Mapping[str, Estimate], layers: int, slack: float) -> Pat
     Args:
         estimates: by tensor; those that do not tell are left out.
         layers: how many the model has.
-        slack: how far estimates may be off beside their standard errors.
+        slack: how far estimates may be off beside their standard errors, relative to the largest.
     """
     known = {tensor: estimate for tensor, estimate in estimates.items() if np.isfinite(estimate.error)}
     if not known:
         return None
+    slack *= max(abs(estimate.value) for estimate in known.values())
     for named in (_everything, _block, _module):
         names = {tensor: named(tensor) for tensor in known}
         found = [
@@ -138,6 +141,38 @@ def pattern(estimates: Mapping[str, Estimate], layers: int, slack: float) -> Pat
         if all(part is not None for part in found):
             return _folded([part for part in found if part is not None], slack)
     return None
+
+
+def relative(estimates: Mapping[str, Mapping[str, Estimate]], layers: int, slack: float) -> dict[str, Pattern]:
+    """Patterns of several settings that are known up to a factor, tensor by tensor; empty where there are none.
+
+    With their sum, or with one of them, as the measure: what takes the fewest numbers.
+
+    Args:
+        estimates: by setting and tensor, all of the same tensors.
+        layers: how many the model has.
+        slack: see ``pattern``.
+    """
+    found: dict[str, Pattern] = {}
+    for unit in (None, *estimates):
+        measured: dict[str, dict[str, Estimate]] = {name: {} for name in estimates}
+        for tensor in next(iter(estimates.values()), {}):
+            values = {name: by_tensor[tensor].value for name, by_tensor in estimates.items()}
+            measure = sum(values.values()) if unit is None else values[unit]
+            if abs(measure) <= _NO_MEASURE * max(map(abs, values.values())):
+                break
+            for name, value in values.items():
+                measured[name][tensor] = Estimate(value / measure, estimates[name][tensor].error / abs(measure))
+        else:
+            patterns = {name: pattern(by_tensor, layers, slack) for name, by_tensor in measured.items()}
+            known = {name: shape for name, shape in patterns.items() if shape is not None}
+            if len(known) == len(patterns) and (not found or _size(known) < _size(found)):
+                found = known
+    return found
+
+
+def _size(patterns: Mapping[str, Pattern]) -> int:
+    return sum(len(shape.numbers) for shape in patterns.values())
 
 
 def _everything(tensor: str) -> None:
@@ -165,7 +200,7 @@ def _gradient(name: str | None, estimates: Mapping[str, Estimate], layers: int, 
     rows = np.array([layer_of(tensor) or 0 for tensor in estimates])
     values = np.array([estimate.value for estimate in estimates.values()])
     errors = np.array([estimate.error for estimate in estimates.values()])
-    errors = np.maximum(errors, 1e-12 + slack / 10)
+    errors = np.maximum(errors, slack / 10 + 1e-300)
     for knots in range(1, layers + 1):
         known = influence(knots, layers)
         seen = known[np.unique(rows)].max(0) > 0

@@ -23,7 +23,7 @@ Build = Callable[[Patterns], Recipe]
 #: a setting and its standard error, line by line, of one tensor's combination
 Reading = Callable[[str, Combination], tuple[Tensor, Tensor]]
 
-#: how far a typed number may be from its estimate, beside standard errors: in bfloat16 mergekit rounds angles and weights as well
+#: how far a typed number may be from its estimate, relative to the largest, beside standard errors: in bfloat16 mergekit rounds angles and weights as well
 SLACK = {torch.bfloat16: 6e-3, torch.float16: 1e-3, torch.float32: 2e-6, torch.float64: 1e-9}
 #: standard errors that are searched, scales of weights that are tried, rounds over all numbers
 _AWAY, _SCALES, _ROUNDS = 5.0, 60, 2
@@ -101,7 +101,7 @@ def _around(case: Case, start: Pattern, part: int, place: int) -> list[float]:
     """Decimals around an estimate, the fewest first; those that lie between decimals, where layers lie between values; itself."""
     gradient = start.gradients[part]
     value, error = gradient.values[place], gradient.errors[place]
-    reach = _AWAY * error + SLACK[case.dtype]
+    reach = _AWAY * error + SLACK[case.dtype] * max(map(abs, start.numbers))
     found = around(value, reach)
     if len(gradient.values) == case.inputs.layers > 2:
         between = case.inputs.layers - 1
