@@ -20,11 +20,13 @@ from unmerge.recipes.recipe import BASE, Recipe
 #: a pattern for each setting, by name, and what makes a recipe of them
 Patterns = Mapping[str, Pattern]
 Build = Callable[[Patterns], Recipe]
-#: a setting and its standard error, line by line, of one tensor's combination
+#: (lines, settings) values and standard errors, from one tensor's combination
 Reading = Callable[[str, Combination], tuple[Tensor, Tensor]]
 
 #: how far a typed number may be from its estimate, relative to the largest, beside standard errors: in bfloat16 mergekit rounds angles and weights as well
 SLACK = {torch.bfloat16: 6e-3, torch.float16: 1e-3, torch.float32: 2e-6, torch.float64: 1e-9}
+#: how far numbers may be from sharpened ones
+SHARP = {torch.bfloat16: 1e-5, torch.float16: 2e-6, torch.float32: 3e-8, torch.float64: 1e-12}
 #: standard errors that are searched, scales of weights that are tried, rounds over all numbers
 _AWAY, _SCALES, _ROUNDS = 5.0, 60, 2
 #: what is tried for tensors that tell of a setting by rounding alone
@@ -33,19 +35,37 @@ _USUAL = tuple(round(number / 20, 2) for number in range(21))
 _T = TypeVar("_T")
 
 
-def read_off(case: Case, atoms: Sequence[str], readings: Mapping[str, Reading], lines: Lines = Lines.WHOLE) -> dict[str, dict[str, Estimate]]:
-    """What each tensor says of some settings: its lines averaged; empty as soon as a tensor is no combination of the atoms."""
-    found: dict[str, dict[str, Estimate]] = {name: {} for name in readings}
-    for tensor in sorted(case.tensors, key=lambda tensor: tensor not in case.quick):
+def read_off(
+    case: Case,
+    atoms: Sequence[str],
+    names: Sequence[str],
+    reading: Reading,
+    lines: Lines = Lines.WHOLE,
+    tensors: Sequence[str] | None = None,
+) -> dict[str, dict[str, Estimate]]:
+    """What each tensor says of some settings, its lines averaged; empty as soon as a tensor is no combination of the atoms.
+
+    Args:
+        case: target and models.
+        atoms: what the tensors are combinations of.
+        names: of the settings.
+        reading: from a combination to values and standard errors of these settings, line by line.
+        lines: what has coefficients of its own.
+        tensors: those that are read, all by default.
+    """
+    found: dict[str, dict[str, Estimate]] = {name: {} for name in names}
+    for tensor in case.tensors if tensors is None else tensors:
         combined = combination(case, atoms, tensor, lines)
         if not combined.fits:
             return {}
-        for name, reading in readings.items():
-            values, errors = reading(tensor, combined)
-            known = torch.isfinite(errors) & torch.isfinite(values)
-            counts = errors[known].clamp(min=1e-15) ** -2
-            if len(counts):
-                found[name][tensor] = Estimate(float((values[known] * counts).sum() / counts.sum()), float(counts.sum() ** -0.5))
+        values, errors = reading(tensor, combined)
+        known = (torch.isfinite(errors) & torch.isfinite(values)).all(1)
+        if not bool(known.any()):
+            continue
+        counts = errors[known].clamp(min=1e-15) ** -2
+        means = (values[known] * counts).sum(0) / counts.sum(0)
+        for name, value, error in zip(names, means, counts.sum(0) ** -0.5, strict=True):
+            found[name][tensor] = Estimate(float(value), float(error))
     return found
 
 
@@ -65,24 +85,46 @@ def settled(case: Case, build: Build, patterns: Patterns) -> Recipe:
 
 
 def settled_scale(case: Case, build: Build, patterns: Patterns) -> Recipe:
-    """As ``settled``, where a common factor of all numbers hardly acts: first the factor that makes them short decimals."""
+    """As ``settled``, where a common factor of all numbers hardly acts: that which makes them short decimals."""
+    for sharper in (False, True):
+        if sharper:
+            patterns = sharpened(case, build, patterns)
+        found = _best(case, _scales(case, patterns, sharp=sharper), build, case.quick)
+        if case.identical(build(found), case.quick) >= DONE:
+            break
+    return build(_with_rest(case, build, found))
+
+
+def _scales(case: Case, patterns: Patterns, sharp: bool) -> Iterator[dict[str, Pattern]]:
+    """The numbers times factors that make them short decimals, the shortest first; then as they are."""
     numbers = [value for pattern in patterns.values() for value in pattern.numbers]
     errors = [error for pattern in patterns.values() for part in pattern.gradients for error in part.errors]
-    least = SLACK[case.dtype] * max(map(abs, numbers))
-    nonzero = [value for value in numbers if abs(value) > least]
-    tolerance = SLACK[case.dtype] + _AWAY * max(error / abs(value) for value, error in zip(numbers, errors, strict=True) if abs(value) > least)
+    slack = SHARP[case.dtype] if sharp else SLACK[case.dtype]
+    large = [abs(value) > SLACK[case.dtype] * max(map(abs, numbers)) for value in numbers]
+    off = 0.0 if sharp else _AWAY * max(error / abs(value) for value, error, shows in zip(numbers, errors, large, strict=True) if shows)
+    nonzero = [value for value, shows in zip(numbers, large, strict=True) if shows]
+    for values in itertools.islice(scaled(nonzero, slack + off), _SCALES):
+        rest = iter(values)
+        filled = iter([next(rest) if shows else 0.0 for shows in large])
+        yield {name: pattern.with_numbers([next(filled) for _ in pattern.numbers]) for name, pattern in patterns.items()}
+    yield dict(patterns)
 
-    def tried() -> Iterator[dict[str, Pattern]]:
-        for values in itertools.islice(scaled(nonzero, tolerance), _SCALES):
-            rest = iter(values)
-            filled = iter([next(rest) if abs(value) > least else 0.0 for value in numbers])
-            yield {name: pattern.with_numbers([next(filled) for _ in pattern.numbers]) for name, pattern in patterns.items()}
-        yield dict(patterns)
 
-    found = _best(case, tried(), build, case.quick)
-    if case.identical(build(found), case.quick) >= DONE:
-        return build(_with_rest(case, build, found))
-    return settled(case, build, found)
+def sharpened(case: Case, build: Build, patterns: Patterns) -> dict[str, Pattern]:
+    """Each number but the largest moved to where most weights are identical, in steps that become smaller."""
+    found = dict(patterns)
+    _, held = max((abs(value), (name, *place)) for name, shape in found.items() for place, value in zip(shape.places, shape.numbers, strict=True))
+    steps = SLACK[case.dtype]
+    while steps > SHARP[case.dtype] / 4:
+        for name, shape in patterns.items():
+            for part, place in shape.places:
+                if (name, part, place) == held:
+                    continue
+                start, tensors = found[name].gradients[part].values[place], _counting(case, found[name], part, place)
+                tried = [start * (1 + steps * side) for side in (0.0, -1.0, 1.0, -0.5, 0.5)]
+                found = _best(case, [{**found, name: found[name].with_number(part, place, value)} for value in tried], build, tensors)
+        steps /= 2
+    return found
 
 
 def _best(case: Case, tried: Iterable[_T], build: Callable[[_T], Recipe], tensors: Sequence[str]) -> _T:

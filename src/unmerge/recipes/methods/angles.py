@@ -22,7 +22,7 @@ def pair(atoms: Sequence[str]) -> tuple[str, str]:
 def fraction(
     case: Case, models: tuple[str, str], tensor: str, combined: Combination, lines: Lines = Lines.WHOLE, straight: float = 1.0, origin: str | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(lines,) t of c_A = sin((1 - t) theta) / sin theta, c_B = sin(t theta) / sin theta, and its standard error.
+    """(lines, 1) t of c_A = sin((1 - t) theta) / sin theta, c_B = sin(t theta) / sin theta, and its standard error.
 
     Args:
         case: target and models.
@@ -39,7 +39,7 @@ def fraction(
     theta = angle(case, models, tensor, lines, origin)
     bent = torch.atan2(other * theta.sin(), one + other * theta.cos()) / theta
     t = torch.where(theta.cos() > straight, other / (one + other), torch.where(theta > 0, bent, torch.nan))
-    return t, combined.errors.max(1).values
+    return t[:, None], combined.errors.max(1, keepdim=True).values
 
 
 def angle(case: Case, models: tuple[str, str], tensor: str, lines: Lines, origin: str | None) -> Tensor:

@@ -8,19 +8,20 @@ known up to a common factor. In bfloat16 mergekit rounds the angle and the coeff
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from unmerge.recipes.case import Case
-from unmerge.recipes.combination import Combination, Lines, combines
+from unmerge.recipes.combination import Combination, Lines
 from unmerge.recipes.methods.angles import fraction
-from unmerge.recipes.patterns import Estimate, relative
+from unmerge.recipes.methods.weighted import Way, weighted
 from unmerge.recipes.recipe import BASE, Input, Recipe
-from unmerge.recipes.settle import SLACK, Patterns, read_off, settled_scale
+from unmerge.recipes.settle import Patterns
 
 #: what the angle is between, as mergekit's settings say it
-_LINES = {
+_LINES: Mapping[Lines, Mapping[str, bool]] = {
     Lines.WHOLE: {},
     Lines.ROWS: {"nuslerp_flatten": False},
     Lines.COLUMNS: {"nuslerp_flatten": False, "nuslerp_row_wise": True},
@@ -29,21 +30,17 @@ _LINES = {
 
 def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     """t from both coefficients of each line, without a base and with it."""
-    if len(atoms) != 2:
-        return
-    for base, lines in itertools.product((None, BASE), Lines):
-        if not combines(case, atoms, lines):
-            continue
+    if len(atoms) == 2:
+        yield from weighted(case, atoms, (_way(case, atoms, base, lines) for base, lines in itertools.product((None, BASE), Lines)))
 
-        def reading(tensor: str, combined: Combination, base: str | None = base, lines: Lines = lines) -> tuple[Tensor, Tensor]:
-            return fraction(case, (atoms[0], atoms[1]), tensor, combined, lines, origin=base)
 
-        found = read_off(case, atoms, {"t": reading}, lines).get("t", {})
+def _way(case: Case, atoms: Sequence[str], base: str | None, lines: Lines) -> Way:
+    def reading(tensor: str, combined: Combination) -> tuple[Tensor, Tensor]:
+        t, error = fraction(case, (atoms[0], atoms[1]), tensor, combined, lines, origin=base)
+        return torch.cat([1 - t, t], dim=1), error.expand(-1, 2)
 
-        def build(patterns: Patterns, base: str | None = base, lines: Lines = lines) -> Recipe:
-            inputs = tuple(Input(atom, {"weight": patterns[atom].setting}) for atom in atoms)
-            return Recipe("nuslerp", inputs, base, _LINES[lines], case.dtype_name)
+    def build(patterns: Patterns) -> Recipe:
+        inputs = tuple(Input(atom, {"weight": patterns[atom].setting}) for atom in atoms)
+        return Recipe("nuslerp", inputs, base, _LINES[lines], case.dtype_name)
 
-        ways = {atoms[0]: {tensor: Estimate(1 - t.value, t.error) for tensor, t in found.items()}, atoms[1]: found}
-        if patterns := relative(ways, case.inputs.layers, SLACK[case.dtype]):
-            yield settled_scale(case, build, patterns)
+    return Way(build, reading, lines)

@@ -26,9 +26,9 @@ def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
         return
 
     def reading(tensor: str, combined: Combination) -> tuple[Tensor, Tensor]:
-        return 1 + combined.stretch, combined.stretch_errors
+        return 1 + combined.stretch[:, None], combined.stretch_errors[:, None]
 
-    found = read_off(case, atoms, {"scale": reading})
+    found = read_off(case, atoms, ["scale"], reading)
     shape = pattern(found.get("scale", {}), case.inputs.layers, SLACK[case.dtype])
     if shape is None or shape.setting == 1:
         return

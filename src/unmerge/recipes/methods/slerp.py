@@ -32,7 +32,7 @@ def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     def reading(tensor: str, combined: Combination) -> tuple[torch.Tensor, torch.Tensor]:
         return fraction(case, (first, second), tensor, combined, straight=_STRAIGHT)
 
-    found = read_off(case, atoms, {"t": reading})
+    found = read_off(case, atoms, ["t"], reading)
     shape = pattern(found.get("t", {}), case.inputs.layers, SLACK[case.dtype])
     if shape is None:
         return
