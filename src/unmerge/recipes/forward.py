@@ -32,6 +32,8 @@ def depth_of(tensor: str, layers: int) -> float:
 
 def at(setting: Setting, tensor: str, depth: float) -> Any:
     """The value that a setting has for one tensor: gradients and filters are mergekit's."""
+    if isinstance(setting, list):
+        setting = [_conditional()(**part) if isinstance(part, dict) else part for part in setting]
     return _evaluate()(tensor, setting, depth, validate=lambda value: value)
 
 
@@ -69,6 +71,11 @@ def _method(name: str) -> Any:
 @cache
 def _evaluate() -> Any:
     return need("mergekit.config", "merge").evaluate_setting
+
+
+@cache
+def _conditional() -> Any:
+    return need("mergekit.config", "merge").ConditionalParameter
 
 
 __all__ = ["BASE", "at", "depth_of", "forward", "layer_of"]
