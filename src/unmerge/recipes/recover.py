@@ -25,11 +25,11 @@ from unmerge.decomposition.dictionary import Vector
 from unmerge.decomposition.result import SkippedTensor
 from unmerge.recipes.case import Case
 from unmerge.recipes.combinations import has_pair, recover_adapter
+from unmerge.recipes.decoys import decoys
 from unmerge.recipes.drawn import Drawn, drawn
 from unmerge.recipes.inputs import Inputs
 from unmerge.recipes.methods import DETERMINED
 from unmerge.recipes.methods.by_chance import recipe_of
-from unmerge.recipes.decoys import decoys
 from unmerge.recipes.proof import prove
 from unmerge.recipes.recipe import BASE, Recipe
 from unmerge.recipes.record import Proof, RecoveredRecipe, Rival, Unknown

@@ -61,6 +61,11 @@ class AdapterCase:
         """The dtype that the target is stored in."""
         return self.wanted(self.tensors[0]).a.dtype
 
+    @property
+    def precision(self) -> float:
+        """The relative rounding error of that dtype."""
+        return torch.finfo(self.dtype).eps / 2
+
     def wanted(self, tensor: str) -> Pair:
         """The target's factors."""
         return self._pair("", self.target, tensor)

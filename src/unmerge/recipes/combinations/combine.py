@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from unmerge.checkpoints import Adapter
-from unmerge.recipes.combinations import cat, copied, summed
+from unmerge.recipes.combinations import cat, copied, drawn, summed
 from unmerge.recipes.combinations.call import Call
 from unmerge.recipes.combinations.case import AdapterCase
 from unmerge.recipes.combinations.copied import Copied
@@ -65,12 +65,12 @@ def recover_adapter(target: Adapter, atoms: Sequence[Adapter], looked: list[str]
             if share >= _EXACT:
                 break
         if best is not None and share >= _ANSWER:
-            return _answer(case, best, watch)
-    return None
+            return _answer(best, _proof(case, best, watch(case.tensors)))
+    read = drawn.recovered(case, looked)
+    return None if read is None else _answer(Made(read[0]), read[1])
 
 
-def _answer(case: AdapterCase, found: Copied | Made, watch: Watch) -> Combination:
-    proof = prove(case, lambda tensor: found.pair(case, tensor), found.free, watch(case.tensors))
+def _answer(found: Copied | Made, proof: Proof) -> Combination:
     return Combination(found.method, found.parameters, found.call.arguments() if isinstance(found, Made) else None, proof)
 
 
@@ -103,8 +103,11 @@ def _is_orthonormal(case: AdapterCase) -> bool:
 
 
 def _share(case: AdapterCase, found: Copied | Made, tensors: Iterable[str]) -> float:
-    slack = _SLACK if case.dtype == torch.float32 else 0.0
-    return prove(case, lambda tensor: found.pair(case, tensor), found.free, tensors, slack).identical_share or 0.0
+    return _proof(case, found, tensors, _SLACK if case.dtype == torch.float32 else 0.0).identical_share or 0.0
+
+
+def _proof(case: AdapterCase, found: Copied | Made, tensors: Iterable[str], slack: float = 0.0) -> Proof:
+    return prove(case, lambda tensor: found.pair(case, tensor), found.free, tensors, slack)
 
 
 def _ordered(case: AdapterCase, made: Made) -> Made:
@@ -115,7 +118,7 @@ def _ordered(case: AdapterCase, made: Made) -> Made:
     smallest = min(case.tensors, key=lambda tensor: case.wanted(tensor).a.numel() + case.wanted(tensor).b.numel())
 
     def strictly(other: Made) -> float:
-        return prove(case, lambda tensor: other.pair(case, tensor), False, [smallest]).identical_share or 0.0
+        return _proof(case, other, [smallest]).identical_share or 0.0
 
     best, share = made, strictly(made)
     for order in permutations(range(count)):

@@ -19,8 +19,6 @@ from unmerge.vectors.delta import norm_squared
 
 #: an SVD in a dtype moves what it makes by so many units of rounding of the largest singular value
 _UNITS = 16
-#: relative rounding errors
-_PRECISION = {torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12, torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 
 Watch = Callable[[Iterable[str]], Iterable[str]]
 
@@ -115,7 +113,7 @@ def _products(ours: Pair, theirs: Pair) -> KindProof:
     made, wanted = ours.change.dense(), theirs.change.dense()
     size = theirs.change.b.abs() @ theirs.change.a.abs()
     largest = theirs.change.svd()[1].max()
-    slack = 4 * _PRECISION[theirs.a.dtype] * size + _UNITS * _PRECISION[torch.float32] * largest
+    slack = 2 * torch.finfo(theirs.a.dtype).eps * size + _UNITS * torch.finfo(torch.float32).eps / 2 * largest
     return _counted(torch.ones_like(wanted, dtype=torch.bool), (made - wanted).abs() <= slack, made - wanted)
 
 

@@ -26,6 +26,8 @@ _UNEXPLAINED = 1e-3
 #: where atoms as they are leave more than this, of factors and of products, the target is not made of them: the subspaces
 #: that are seen of a product are the target's own, so that even a foreign one has something in common with every atom
 _FOREIGN = {False: 0.97, True: 0.85}
+#: entries of each side that a density is looked for with
+_SEARCHED = 12_000
 #: weights so many standard errors from 0 count
 _CLEAR = 6.0
 
@@ -33,9 +35,9 @@ _CLEAR = 6.0
 def candidates(case: AdapterCase, of_products: bool, looked: list[str], kinds: Sequence[Kind] = KINDS) -> Iterator[Call]:
     """Calls that leave hardly anything of the target, by kind and set of atoms; each as typed and as fitted."""
     for atoms in likely(case, of_products):
-        pieces = _pieces(case, atoms, of_products)
-        if fit(pieces, LINEAR, None).left > _FOREIGN[of_products]:
+        if foreign(case, atoms, of_products):
             continue
+        pieces = _pieces(case, atoms, of_products)
         for kind in kinds:
             looked.append(f"{name_of(kind, of_products)} of {', '.join(atoms)}")
             density, found = _fitted(pieces, kind)
@@ -60,15 +62,15 @@ def likely(case: AdapterCase, of_products: bool) -> list[tuple[str, ...]]:
     Of factors the B's tell: adapters often share the A that training starts from.
     """
     tensors = case.few(of_products)
-    fitting = [atom for atom in case.atoms if of_products or _has_shape(case, atom)]
-    if not fitting:
+    atoms = fitting(case, of_products)
+    if not atoms:
         return []
-    pieces = [piece for piece in _pieces(case, fitting, of_products, tensors) if piece.side != "a"]
+    pieces = [piece for piece in _pieces(case, atoms, of_products, tensors) if piece.side != "a"]
     rows = [piece.seen(piece.raw) for piece in pieces]
     return sets(
         clearness(
             Gram(
-                tuple(fitting),
+                tuple(atoms),
                 tensors,
                 np.stack([(row @ row.T).numpy() for row in rows]),
                 np.stack([(row @ piece.target).numpy() for row, piece in zip(rows, pieces, strict=True)]),
@@ -77,6 +79,16 @@ def likely(case: AdapterCase, of_products: bool) -> list[tuple[str, ...]]:
             )
         )
     )
+
+
+def foreign(case: AdapterCase, atoms: Sequence[str], of_products: bool) -> bool:
+    """Whether the target can hardly be made of these atoms, by any kind."""
+    return fit(_pieces(case, atoms, of_products), LINEAR, None).left > _FOREIGN[of_products]
+
+
+def fitting(case: AdapterCase, of_products: bool) -> list[str]:
+    """Atoms that can take part: PEFT combines factors of one shape only."""
+    return [atom for atom in case.atoms if of_products or _has_shape(case, atom)]
 
 
 def name_of(kind: Kind, of_products: bool) -> str:
@@ -97,7 +109,19 @@ def _pieces(case: AdapterCase, atoms: Sequence[str], of_products: bool, tensors:
 
 
 def _fitted(pieces: Sequence[Piece], kind: Kind) -> tuple[float | None, Fit]:
-    return search(pieces, kind) if kind.prunes else (None, fit(pieces, kind, None))
+    if not kind.prunes:
+        return None, fit(pieces, kind, None)
+    density = search(_some(pieces), kind)
+    return density, fit(pieces, kind, density)
+
+
+def _some(pieces: Sequence[Piece]) -> list[Piece]:
+    """Enough of them for a density, of every side."""
+    chosen: list[Piece] = []
+    for side in dict.fromkeys(piece.side for piece in pieces):
+        here = [piece for piece in pieces if piece.side == side]
+        chosen += here[:: max(1, sum(piece.raw[0].numel() for piece in here) // _SEARCHED)]
+    return chosen
 
 
 def _call(case: AdapterCase, kind: Kind, atoms: tuple[str, ...], weights: tuple[float, ...], density: float | None, of_products: bool) -> Call:
