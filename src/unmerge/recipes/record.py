@@ -72,12 +72,14 @@ class RecoveredRecipe(BaseModel):
 
     Attributes:
         answer: "recipe", "base", or "none of these".
-        method: as mergekit names it; None without a recipe.
+        method: as mergekit names it; "peft:" and the combination type for a target that PEFT combined; "adapter" for an adapter of
+            the dictionary as it is, or with another alpha; None without a recipe.
         parameters: ``models`` (settings by atom) and the settings for all.
         acted: the coefficient of each atom that acted, where one is defined (weights over their sum, where a method normalises).
         scale_free: whether a common factor of the weights cannot be known.
         identical_share: of changed weights, as in the proof.
         configuration: the mergekit configuration, None where there is none.
+        call: the arguments of PEFT's ``add_weighted_adapter``, where that made the target.
         rivals: other recipes that make the target as well, or nearly.
         unknown: what the dictionary does not explain; None where a recipe makes the target.
         looked: names of the methods that were tried, with the sets of atoms.
@@ -96,6 +98,7 @@ class RecoveredRecipe(BaseModel):
     rivals: list[Rival] = []
     unknown: Unknown | None = None
     configuration: dict[str, Any] | None = None
+    call: dict[str, Any] | None = None
     looked: list[str] = []
     skipped: list[SkippedTensor] = []
     target: Source

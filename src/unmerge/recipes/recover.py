@@ -18,13 +18,13 @@ from typing import Any
 import torch
 import yaml
 
-from unmerge.checkpoints import Checkpoint, Difference
-from unmerge.core.errors import BadInput
+from unmerge.checkpoints import Adapter, Checkpoint, Difference
 from unmerge.core.records import environment, write_json, write_text
 from unmerge.decomposition import Dictionary
 from unmerge.decomposition.dictionary import Vector
 from unmerge.decomposition.result import SkippedTensor
 from unmerge.recipes.case import Case
+from unmerge.recipes.combinations import has_pair, recover_adapter
 from unmerge.recipes.decoys import decoys
 from unmerge.recipes.drawn import Drawn, drawn
 from unmerge.recipes.inputs import Inputs
@@ -35,6 +35,7 @@ from unmerge.recipes.recipe import BASE, Recipe
 from unmerge.recipes.record import Proof, RecoveredRecipe, Rival, Unknown
 from unmerge.recipes.shortlist import clearness, sets
 from unmerge.vectors import Gram, gram
+from unmerge.vectors.delta import norm_squared
 
 NONE, FOUND, UNCHANGED = "none of these", "recipe", "base"
 
@@ -57,7 +58,7 @@ def recover(target: Vector, dictionary: Dictionary, base: Checkpoint, out: Path,
     """Recover the recipe of a target, write it and its record.
 
     Args:
-        target: a checkpoint minus the base.
+        target: a checkpoint minus the base, or an adapter.
         dictionary: the atoms.
         base: the base model.
         out: ``RECIPE.yml``; the record is written beside it, as ``RECIPE.json``.
@@ -65,13 +66,10 @@ def recover(target: Vector, dictionary: Dictionary, base: Checkpoint, out: Path,
 
     Returns:
         The record.
-
-    Raises:
-        BadInput: the target is an adapter.
     """
     started = time.monotonic()
-    if not isinstance(target, Difference):
-        raise BadInput(expected="a merged checkpoint", found="an adapter", where=target.folder, hint="merge it into its base first")
+    if isinstance(target, Adapter):
+        return _recover_adapter(target, dictionary, base, out, watch, started)
     products = gram(dictionary.atoms, target, watch)
     with tempfile.TemporaryDirectory(prefix="unmerge-") as scratch:
         inputs = Inputs(base, dictionary, Path(scratch))
@@ -87,6 +85,32 @@ def recover(target: Vector, dictionary: Dictionary, base: Checkpoint, out: Path,
         )
     if record.configuration is not None:
         write_text(out, yaml.safe_dump(record.configuration, sort_keys=False))
+    write_json(out.with_suffix(".json"), record)
+    return record
+
+
+def _recover_adapter(target: Adapter, dictionary: Dictionary, base: Checkpoint, out: Path, watch: Watch, started: float) -> RecoveredRecipe:
+    """An adapter's recipe is a call of PEFT, which the record holds; there is no configuration."""
+    looked: list[str] = []
+    found = recover_adapter(target, [atom for atom in dictionary.atoms if isinstance(atom, Adapter)], looked, watch)
+    answer: dict[str, Any] = {
+        "answer": NONE,
+        "unknown": Unknown(share=1.0, norm=sum(norm_squared(target.delta(tensor)) for tensor in target.shapes) ** 0.5),
+    }
+    if found is not None:
+        answer = {"answer": FOUND, "method": found.method, "parameters": found.parameters, "call": found.call, "proof": found.proof}
+        answer["identical_share"] = found.proof.identical_share
+    left_out = [SkippedTensor(tensor=tensor, reason="not a product of two factors") for tensor in target.shapes if not has_pair(target, tensor)]
+    record = RecoveredRecipe(
+        **answer,
+        looked=looked,
+        skipped=[*(SkippedTensor(tensor=skip.tensor, reason=skip.reason) for skip in target.skipped), *left_out],
+        target=target.source(),
+        base=base.source(),
+        dictionary={atom.name: atom.source() for atom in dictionary.atoms},
+        seconds=round(time.monotonic() - started, 3),
+        environment=environment(),
+    )
     write_json(out.with_suffix(".json"), record)
     return record
 
