@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from unmerge.recipes.case import Case
-from unmerge.recipes.methods import breadcrumbs, breadcrumbs_ties, linear, passthrough, task_arithmetic, ties
+from unmerge.recipes.methods import breadcrumbs, breadcrumbs_ties, linear, passthrough, ram, ramplus_tl, sce, task_arithmetic, ties
 from unmerge.recipes.recipe import Recipe
 
 #: what a method's file offers: the recipes of that method that may have made the target of some atoms
@@ -19,6 +19,9 @@ DETERMINED: dict[str, Candidates] = {
     "breadcrumbs": breadcrumbs.candidates,
     "ties": ties.candidates,
     "breadcrumbs_ties": breadcrumbs_ties.candidates,
+    "sce": sce.candidates,
+    "ram": ram.candidates,
+    "ramplus_tl": ramplus_tl.candidates,
 }
 
 __all__ = ["DETERMINED", "Candidates"]
