@@ -89,13 +89,13 @@ def settled_scale(case: Case, build: Build, patterns: Patterns) -> Recipe:
     for sharper in (False, True):
         if sharper:
             patterns = sharpened(case, build, patterns)
-        found = _best(case, _scales(case, patterns, sharp=sharper), build, case.quick)
+        found = _best(case, scales(case, patterns, sharp=sharper), build, case.quick)
         if case.identical(build(found), case.quick) >= DONE:
             break
     return build(_with_rest(case, build, found))
 
 
-def _scales(case: Case, patterns: Patterns, sharp: bool) -> Iterator[dict[str, Pattern]]:
+def scales(case: Case, patterns: Patterns, sharp: bool = False) -> Iterator[dict[str, Pattern]]:
     """The numbers times factors that make them short decimals, the shortest first; then as they are."""
     numbers = [value for pattern in patterns.values() for value in pattern.numbers]
     errors = [error for pattern in patterns.values() for part in pattern.gradients for error in part.errors]
@@ -125,6 +125,12 @@ def sharpened(case: Case, build: Build, patterns: Patterns) -> dict[str, Pattern
                 found = _best(case, [{**found, name: found[name].with_number(part, place, value)} for value in tried], build, tensors)
         steps /= 2
     return found
+
+
+def snapped(case: Case, pattern: Pattern) -> Pattern:
+    """Each number as the shortest decimal near it: many numbers can be settled one by one only where none is far off."""
+    reach = SLACK[case.dtype] * max(map(abs, pattern.numbers))
+    return pattern.with_numbers([shortest(value - reach, value + reach) for value in pattern.numbers])
 
 
 def _best(case: Case, tried: Iterable[_T], build: Callable[[_T], Recipe], tensors: Sequence[str]) -> _T:

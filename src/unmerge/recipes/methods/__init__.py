@@ -9,6 +9,7 @@ from unmerge.recipes.methods import (
     arcee_fusion,
     breadcrumbs,
     breadcrumbs_ties,
+    by_layer,
     karcher,
     linear,
     model_stock,
@@ -28,6 +29,7 @@ Candidates = Callable[[Case, Sequence[str]], Iterator[Recipe]]
 #: methods whose outcome is determined, those that are quick to try first
 DETERMINED: dict[str, Candidates] = {
     "passthrough": passthrough.candidates,
+    "by_layer": by_layer.candidates,
     "slerp": slerp.candidates,
     "nuslerp": nuslerp.candidates,
     "multislerp": multislerp.candidates,

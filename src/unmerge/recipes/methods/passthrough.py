@@ -16,7 +16,6 @@ from unmerge.recipes.recipe import BASE, Input, Recipe
 from unmerge.recipes.settle import SLACK, Patterns, read_off, settled
 
 
-
 def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     """An atom alone (an adapter merged into the base, or a checkpoint under another name), or the base, where there is no atom."""
     for atom in atoms:
