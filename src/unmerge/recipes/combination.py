@@ -108,4 +108,5 @@ def _solved(rows: Float[Tensor, "lines n entries"], target: Float[Tensor, "lines
     products = rows @ rows.mT
     size = products.diagonal(dim1=1, dim2=2).clamp(min=1e-300).sqrt()
     scaled = products / (size[:, :, None] * size[:, None]) + 1e-12 * torch.eye(rows.shape[1])
-    return torch.linalg.solve(scaled, (rows @ target[:, :, None])[:, :, 0] / size) / size
+    found: Tensor = torch.linalg.solve(scaled, (rows @ target[:, :, None])[:, :, 0] / size) / size
+    return found

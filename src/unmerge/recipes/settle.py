@@ -23,7 +23,8 @@ Build = Callable[[Patterns], Recipe]
 #: (lines, settings) values and standard errors, from one tensor's combination
 Reading = Callable[[str, Combination], tuple[Tensor, Tensor]]
 
-#: how far a typed number may be from its estimate, relative to the largest, beside standard errors: in bfloat16 mergekit rounds angles and weights as well
+#: how far a typed number may be from its estimate, relative to the largest, beside standard errors: in bfloat16 mergekit rounds
+#: angles and weights as well
 SLACK = {torch.bfloat16: 6e-3, torch.float16: 1e-3, torch.float32: 2e-6, torch.float64: 1e-9}
 #: how far numbers may be from sharpened ones
 SHARP = {torch.bfloat16: 1e-5, torch.float16: 2e-6, torch.float32: 3e-8, torch.float64: 1e-12}
@@ -86,12 +87,9 @@ def settled(case: Case, build: Build, patterns: Patterns) -> Recipe:
 
 def settled_scale(case: Case, build: Build, patterns: Patterns) -> Recipe:
     """As ``settled``, where a common factor of all numbers hardly acts: that which makes them short decimals."""
-    for sharper in (False, True):
-        if sharper:
-            patterns = sharpened(case, build, patterns)
-        found = _best(case, scales(case, patterns, sharp=sharper), build, case.quick)
-        if case.identical(build(found), case.quick) >= DONE:
-            break
+    found = _best(case, scales(case, patterns), build, case.quick)
+    if case.identical(build(found), case.quick) < DONE:
+        found = _best(case, [found, *scales(case, sharpened(case, build, patterns), sharp=True)], build, case.quick)
     return build(_with_rest(case, build, found))
 
 

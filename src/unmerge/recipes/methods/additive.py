@@ -1,6 +1,6 @@
 """What the methods of mergekit's task-arithmetic family have in common, where masks are decided by magnitude.
 
-delta_i = W_i - W_0; keep by magnitude; times w_i; elect a sign or not; sum; divide by the weights of what agrees or not; times lambda
+    delta_i = W_i - W_0; keep by magnitude; times w_i; elect a sign or not; sum; divide by the weights of what agrees or not; times lambda
 """
 
 from __future__ import annotations

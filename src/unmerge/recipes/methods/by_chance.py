@@ -1,9 +1,9 @@
 """What dare and della have in common: a merge with random masks becomes a recipe of the method that its masks speak for.
 
-rule of combining    keeping flat over ranks    keeping more of the larger ones in each row
-sum                  dare_linear                della_linear
-elected              dare_ties                  della, not normalised
-normalised           dare_ties, normalised      della
+    rule of combining    keeping flat over ranks    keeping more of the larger ones in each row
+    sum                  dare_linear                della_linear
+    elected              dare_ties                  della, not normalised
+    normalised           dare_ties, normalised      della
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     """The one method or, where there is no pattern of its weights, the other; nothing where all weights are constant."""
     if not atoms or not combines(case, atoms):
         return
-    combined = [found for tensor in case.quick if bool(torch.isfinite((found := combination(case, atoms, tensor)).errors).all())]
-    rest = max((float(_rest(found).abs().max()) for found in combined), default=0.0)
+    combined = [one for tensor in case.quick if bool(torch.isfinite((one := combination(case, atoms, tensor)).errors).all())]
+    rest = max((float(_rest(one).abs().max()) for one in combined), default=0.0)
     models = (*atoms, BASE) if rest > _NONE else tuple(atoms)
     for way, weighed in ((_sum(case, atoms), tuple(atoms)), (_average(case, models), models)):
         patterns = way.patterns(case, atoms, weighed)
@@ -43,7 +43,7 @@ def _rest(combined: Combination) -> Tensor:
 
 
 def _sum(case: Case, atoms: Sequence[str]) -> Way:
-    def reading(tensor: str, combined: Combination) -> tuple[Tensor, Tensor]:
+    def reading(_: str, combined: Combination) -> tuple[Tensor, Tensor]:
         return combined.coefficients, combined.errors
 
     def build(patterns: Patterns) -> Recipe:
@@ -54,7 +54,7 @@ def _sum(case: Case, atoms: Sequence[str]) -> Way:
 
 
 def _average(case: Case, models: Sequence[str]) -> Way:
-    def reading(tensor: str, combined: Combination) -> tuple[Tensor, Tensor]:
+    def reading(_: str, combined: Combination) -> tuple[Tensor, Tensor]:
         if BASE not in models:
             return combined.coefficients, combined.errors
         values = torch.cat([combined.coefficients, _rest(combined)[:, None]], dim=1)

@@ -24,7 +24,7 @@ def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     if len(atoms) > 1 or not combines(case, atoms):
         return
 
-    def reading(tensor: str, combined: Combination) -> tuple[Tensor, Tensor]:
+    def reading(_: str, combined: Combination) -> tuple[Tensor, Tensor]:
         return 1 + combined.stretch[:, None], combined.stretch_errors[:, None]
 
     found = read_off(case, atoms, ["scale"], reading)
