@@ -14,6 +14,7 @@ from torch import Tensor
 from unmerge.recipes.case import Case
 from unmerge.recipes.combination import Combination, combination, combines
 from unmerge.recipes.methods.weighted import Way, weighted
+from unmerge.recipes.polish import DONE
 from unmerge.recipes.recipe import BASE, Input, Recipe
 from unmerge.recipes.settle import Patterns
 
@@ -22,19 +23,20 @@ _NONE = 2e-3
 
 
 def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
-    """The one method or, where there is no pattern of its weights, the other; nothing where all weights are constant."""
+    """Whichever method takes fewer numbers first; nothing where all weights are constant."""
     if not atoms or not combines(case, atoms):
         return
     combined = [one for tensor in case.quick if bool(torch.isfinite((one := combination(case, atoms, tensor)).errors).all())]
     rest = max((float(_rest(one).abs().max()) for one in combined), default=0.0)
     models = (*atoms, BASE) if rest > _NONE else tuple(atoms)
-    for way, weighed in ((_sum(case, atoms), tuple(atoms)), (_average(case, models), models)):
-        patterns = way.patterns(case, atoms, weighed)
-        if any(len(pattern.numbers) > 1 for pattern in patterns.values()):
-            found = list(weighted(case, atoms, [way], weighed))
-            yield from found
-            if found:
-                return
+    ways = {_sum(case, atoms): tuple(atoms), _average(case, models): models}
+    numbers = {way: sum(len(pattern.numbers) for pattern in way.patterns(case, atoms, weighed).values()) for way, weighed in ways.items()}
+    for way in sorted(ways, key=lambda way: numbers[way]):
+        if numbers[way] > len(ways[way]):
+            for recipe in weighted(case, atoms, [way], ways[way]):
+                yield recipe
+                if case.identical(recipe, case.quick) >= DONE:
+                    return
 
 
 def _rest(combined: Combination) -> Tensor:
