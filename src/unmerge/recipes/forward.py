@@ -47,7 +47,7 @@ def forward(recipe: Recipe, tensors: Mapping[str, Tensor], tensor: str, depth: f
         depth: see ``depth_of``.
     """
     base = need("mergekit.merge_methods.base", "merge")
-    method = _method(recipe.method)
+    method = method_named(recipe.method)
     order = [model.model for model in recipe.inputs]
     if recipe.base is not None and recipe.base not in order:
         order.append(recipe.base)
@@ -64,7 +64,8 @@ def forward(recipe: Recipe, tensors: Mapping[str, Tensor], tensor: str, depth: f
 
 
 @cache
-def _method(name: str) -> Any:
+def method_named(name: str) -> Any:
+    """One of mergekit's merge methods."""
     return need("mergekit.merge_methods", "merge").get(name)
 
 
