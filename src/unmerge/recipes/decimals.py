@@ -45,6 +45,8 @@ def nearby(value: float, tolerance: float) -> list[float]:
     [0.3, 0.298, 0.299, 0.301, 0.302, 0.303, ...]
     """
     found: dict[float, None] = {}
+    if not math.isfinite(value):
+        return []
     for decimals in range(MOST + 1):
         step = 10.0**-decimals
         low, high = sorted((value * (1 - tolerance), value * (1 + tolerance)))

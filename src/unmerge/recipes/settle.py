@@ -89,19 +89,28 @@ def settled_scale(case: Case, build: Build, patterns: Patterns) -> Recipe:
     """As ``settled``, where a common factor of all numbers hardly acts: that which makes them short decimals."""
     found = _best(case, scales(case, patterns), build, case.quick)
     if case.identical(build(found), case.quick) < DONE:
-        found = _best(case, [found, *scales(case, sharpened(case, build, patterns), sharp=True)], build, case.quick)
+        sharp = sharpened(case, build, patterns)
+        tolerances = (10 * SHARP[case.dtype], SHARP[case.dtype])
+        found = _best(case, itertools.chain([found], *(scales(case, sharp, tolerance) for tolerance in tolerances)), build, case.quick)
     return build(_with_rest(case, build, found))
 
 
-def scales(case: Case, patterns: Patterns, sharp: bool = False) -> Iterator[dict[str, Pattern]]:
-    """The numbers times factors that make them short decimals, the shortest first; then as they are."""
+def scales(case: Case, patterns: Patterns, tolerance: float | None = None) -> Iterator[dict[str, Pattern]]:
+    """The numbers times factors that make them short decimals, the shortest first; then as they are.
+
+    Args:
+        case: what they are of.
+        patterns: the numbers.
+        tolerance: relative, of each of them; of their standard errors by default.
+    """
     numbers = [value for pattern in patterns.values() for value in pattern.numbers]
     errors = [error for pattern in patterns.values() for part in pattern.gradients for error in part.errors]
-    slack = SHARP[case.dtype] if sharp else SLACK[case.dtype]
     large = [abs(value) > SLACK[case.dtype] * max(map(abs, numbers)) for value in numbers]
-    off = 0.0 if sharp else _AWAY * max(error / abs(value) for value, error, shows in zip(numbers, errors, large, strict=True) if shows)
+    if tolerance is None:
+        off = max(error / abs(value) for value, error, shows in zip(numbers, errors, large, strict=True) if shows)
+        tolerance = SLACK[case.dtype] + _AWAY * off
     nonzero = [value for value, shows in zip(numbers, large, strict=True) if shows]
-    for values in itertools.islice(scaled(nonzero, slack + off), _SCALES):
+    for values in itertools.islice(scaled(nonzero, tolerance), _SCALES):
         rest = iter(values)
         filled = iter([next(rest) if shows else 0.0 for shows in large])
         yield {name: pattern.with_numbers([next(filled) for _ in pattern.numbers]) for name, pattern in patterns.items()}

@@ -29,7 +29,9 @@ Candidates = Callable[[Case, Sequence[str]], Iterator[Recipe]]
 #: methods whose outcome is determined, those that are quick to try first
 DETERMINED: dict[str, Candidates] = {
     "passthrough": passthrough.candidates,
-    "by_layer": by_layer.candidates,
+    "task_arithmetic": task_arithmetic.candidates,
+    "linear": linear.candidates,
+    "linear or task_arithmetic by layer": by_layer.candidates,
     "slerp": slerp.candidates,
     "nuslerp": nuslerp.candidates,
     "multislerp": multislerp.candidates,
@@ -37,8 +39,6 @@ DETERMINED: dict[str, Candidates] = {
     "karcher": karcher.candidates,
     "arcee_fusion": arcee_fusion.candidates,
     "nearswap": nearswap.candidates,
-    "task_arithmetic": task_arithmetic.candidates,
-    "linear": linear.candidates,
     "breadcrumbs": breadcrumbs.candidates,
     "ties": ties.candidates,
     "breadcrumbs_ties": breadcrumbs_ties.candidates,
