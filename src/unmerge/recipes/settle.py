@@ -87,11 +87,13 @@ def settled(case: Case, build: Build, patterns: Patterns) -> Recipe:
 
 def settled_scale(case: Case, build: Build, patterns: Patterns) -> Recipe:
     """As ``settled``, where a common factor of all numbers hardly acts: that which makes them short decimals."""
-    found = _best(case, scales(case, patterns), build, case.quick)
-    if case.identical(build(found), case.quick) < DONE:
-        sharp = sharpened(case, build, patterns)
-        tolerances = (10 * SHARP[case.dtype], SHARP[case.dtype])
-        found = _best(case, itertools.chain([found], *(scales(case, sharp, tolerance) for tolerance in tolerances)), build, case.quick)
+    found = _best(case, scales(case, patterns), build, case.quick, case.tensors)
+    for tensors, steps in ((None, SLACK[case.dtype]), (case.tensors, SLACK[case.dtype] / 10)):
+        if case.identical(build(found), case.tensors) >= DONE:
+            break
+        patterns = sharpened(case, build, patterns, steps, tensors)
+        tried = itertools.chain([found], *(scales(case, patterns, tolerance) for tolerance in (10 * SHARP[case.dtype], SHARP[case.dtype])))
+        found = _best(case, tried, build, case.quick, case.tensors)
     return build(_with_rest(case, build, found))
 
 
@@ -117,19 +119,26 @@ def scales(case: Case, patterns: Patterns, tolerance: float | None = None) -> It
     yield dict(patterns)
 
 
-def sharpened(case: Case, build: Build, patterns: Patterns) -> dict[str, Pattern]:
-    """Each number but the largest moved to where most weights are identical, in steps that become smaller."""
+def sharpened(case: Case, build: Build, patterns: Patterns, steps: float, tensors: Sequence[str] | None = None) -> dict[str, Pattern]:
+    """Each number but the largest moved to where most weights are identical, in steps that become smaller.
+
+    Args:
+        case: target and models.
+        build: makes a recipe of patterns.
+        patterns: where to begin.
+        steps: the first ones, relative.
+        tensors: those that are compared; some that each number counts for by default.
+    """
     found = dict(patterns)
     _, held = max((abs(value), (name, *place)) for name, shape in found.items() for place, value in zip(shape.places, shape.numbers, strict=True))
-    steps = SLACK[case.dtype]
     while steps > SHARP[case.dtype] / 4:
         for name, shape in patterns.items():
             for part, place in shape.places:
                 if (name, part, place) == held:
                     continue
-                start, tensors = found[name].gradients[part].values[place], _counting(case, found[name], part, place)
+                start, counting = found[name].gradients[part].values[place], tensors or _counting(case, found[name], part, place)
                 tried = [start * (1 + steps * side) for side in (0.0, -1.0, 1.0, -0.5, 0.5)]
-                found = _best(case, [{**found, name: found[name].with_number(part, place, value)} for value in tried], build, tensors)
+                found = _best(case, [{**found, name: found[name].with_number(part, place, value)} for value in tried], build, counting)
         steps /= 2
     return found
 
@@ -140,14 +149,25 @@ def snapped(case: Case, pattern: Pattern) -> Pattern:
     return pattern.with_numbers([shortest(value - reach, value + reach) for value in pattern.numbers])
 
 
-def _best(case: Case, tried: Iterable[_T], build: Callable[[_T], Recipe], tensors: Sequence[str]) -> _T:
-    """What makes the largest share of identical weights, the first of equals."""
+def _best(case: Case, tried: Iterable[_T], build: Callable[[_T], Recipe], tensors: Sequence[str], more: Sequence[str] = ()) -> _T:
+    """What makes the largest share of identical weights, the first of equals.
+
+    Args:
+        case: target and models.
+        tried: to choose from.
+        build: makes a recipe of a choice.
+        tensors: those that are compared.
+        more: those that choices which leave nothing to gain in the first are compared on as well.
+    """
     chosen: list[_T] = []
-    share = -1.0
+    best = -1.0
     for option in tried:
-        if (found := case.identical(build(option), tensors)) > share:
-            chosen, share = [option], found
-        if share >= DONE:
+        share = case.identical(build(option), tensors)
+        if share >= DONE and more:
+            share = 1 + case.identical(build(option), more)
+        if share > best:
+            chosen, best = [option], share
+        if best >= DONE + bool(more):
             break
     return chosen[0]
 
