@@ -56,6 +56,26 @@ def nearby(value: float, tolerance: float) -> list[float]:
     return list(found)
 
 
+def around(value: float, reach: float) -> list[float]:
+    """Decimals within a distance of a value, those with the fewest decimals first, then the nearest; leading zeros do not count.
+
+    >>> around(0.299, 0.002)
+    [0.3, 0.299, 0.298, 0.301, 0.297...]
+    >>> around(0.000249, 0.000001)[0]
+    0.00025
+    """
+    found: dict[float, None] = {}
+    leading = max(0, -math.floor(math.log10(abs(value) + reach)) - 1)
+    for decimals in range(MOST + leading + 1):
+        step = 10.0**-decimals
+        whole = range(math.ceil((value - reach) / step - 1e-9), math.floor((value + reach) / step + 1e-9) + 1)
+        if len(whole) > 40:
+            break
+        for number in sorted(whole, key=lambda number: abs(number * step - value)):  # noqa: B023
+            found.setdefault(round(number * step, decimals))
+    return list(found)
+
+
 def scaled(direction: Sequence[float], tolerance: float, most: float = 2.0) -> Iterator[tuple[float, ...]]:
     """Vectors of short decimals along a direction, those with the fewest decimals first.
 

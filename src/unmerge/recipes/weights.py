@@ -22,6 +22,10 @@ from unmerge.recipes.case import Flat
 
 #: rounds of fitting and electing, and of narrowing down to violated intervals
 _ROUNDS, _STEPS = 6, 6
+#: a weighed sum is as good as 0 when it is this share of its terms
+_UNCLEAR = 0.02
+#: entries that a fit looks at, unless told
+_FITTED = 30_000
 
 
 class Rule(Enum):
@@ -46,45 +50,53 @@ class Weighing:
     weights: Tensor
     factor: float = 1.0
 
-    def made(self, changes: Tensor) -> Tensor:
-        """(N,) the change that a merge makes of (n, N) kept changes."""
-        weighed = self.weights[:, None] * changes
-        total = weighed.sum(0)
+    def made(self, changes: Tensor, target: Tensor) -> Tensor:
+        """(N,) the change that a merge makes of (n, N) kept changes; where weights do not tell the elected sign, the target does."""
         if self.rule is Rule.SUM:
-            return total
-        agrees = changes.sign() * self.weights.sign()[:, None] == torch.where(total >= 0, 1.0, -1.0)
-        elected = (weighed * agrees).sum(0)
+            return self.weights @ changes
+        agrees = _agreeing(changes, self.weights, target)
+        elected = self.weights @ (changes * agrees)
         if self.rule is Rule.ELECTED:
             return elected
-        divisor = (self.weights[:, None] * agrees).sum(0)
+        divisor = self.weights @ agrees.double()
         return self.factor * elected / torch.where(divisor == 0, 1.0, divisor)
 
 
-def fit(flat: Flat, kept: Tensor, rule: Rule, scale: float) -> Weighing:
+def _agreeing(changes: Tensor, weights: Tensor, target: Tensor) -> Tensor:
+    """(n, N) which changes have the elected sign. Equal weights make many sums nearly 0, whose sign is that of a rounding error."""
+    weighed = weights[:, None] * changes
+    total = weighed.sum(0)
+    sign = torch.where((total.abs() > _UNCLEAR * weighed.abs().sum(0)) | (target == 0), total, target)
+    return (weighed != 0) & ((weighed > 0) == (sign >= 0))
+
+
+def fit(flat: Flat, changes: Tensor, rule: Rule, scale: float, most: int = _FITTED) -> Weighing:
     """The weights under which kept changes come nearest to the target.
 
     Args:
-        flat: changes of n atoms and the target.
-        kept: (n, N) masks, about right.
-        rule: how kept changes are combined.
+        flat: the target.
+        changes: (n, N) that were kept, about right.
+        rule: how they are combined.
         scale: entries with larger residuals are left out of a second fit.
+        most: entries that are looked at.
     """
-    changes = flat.atoms * kept
-    found = _fit(changes, flat.target, flat.half, rule)
+    some = torch.nonzero((changes != 0).any(0))[:, 0]
+    some = some[:: max(1, len(some) // most)]
+    changes, target, half = changes[:, some], flat.target[some], flat.half[some]
+    found = _fit(changes, target, half, rule)
     for _ in range(2):
-        trusted = (found.made(changes) - flat.target).abs() <= 2 * flat.half + scale
+        trusted = (found.made(changes, target) - target).abs() <= 2 * half + scale
         if bool(trusted.all()) or int(trusted.sum()) < 10 * len(changes):
             break
-        found = _fit(changes[:, trusted], flat.target[trusted], flat.half[trusted], rule)
+        found = _fit(changes[:, trusted], target[trusted], half[trusted], rule)
     return found
 
 
 def _fit(changes: Tensor, target: Tensor, half: Tensor, rule: Rule) -> Weighing:
     if rule is Rule.SUM:
         return Weighing(rule, within_rounding(changes, target, half))
-    sign, found = target.sign(), Weighing(rule, torch.ones(len(changes), dtype=torch.float64))
+    agrees, found = changes.sign() * target.sign() > 0, Weighing(rule, torch.ones(len(changes), dtype=torch.float64))
     for _ in range(_ROUNDS):
-        agrees = (changes.sign() == sign) & (sign != 0)
         if rule is Rule.ELECTED:
             weights, factor = within_rounding(changes * agrees, target, half), 1.0
         else:
@@ -93,8 +105,7 @@ def _fit(changes: Tensor, target: Tensor, half: Tensor, rule: Rule) -> Weighing:
         before, found = found, Weighing(rule, weights, factor)
         if torch.equal(before.weights, weights):
             break
-        total = (weights[:, None] * changes).sum(0)
-        sign = torch.where(total >= 0, 1.0, -1.0).to(total.dtype)
+        agrees = _agreeing(changes, weights, target)
     return found
 
 
@@ -102,7 +113,8 @@ def least_squares(rows: Tensor, target: Tensor) -> Tensor:
     """(n,) the least-squares coefficients of (n, N) rows."""
     products = rows @ rows.T
     ridge = 1e-12 * products.diagonal().max().clamp(min=1e-300) * torch.eye(len(rows), dtype=rows.dtype)
-    return torch.linalg.solve(products + ridge, rows @ target)
+    found: Tensor = torch.linalg.solve(products + ridge, rows @ target)
+    return found
 
 
 def within_rounding(rows: Tensor, target: Tensor, half: Tensor) -> Tensor:

@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from unmerge.recipes.case import Case
-from unmerge.recipes.methods import breadcrumbs, breadcrumbs_ties, linear, passthrough, task_arithmetic, ties
+from unmerge.recipes.methods import (
+    arcee_fusion,
+    breadcrumbs,
+    breadcrumbs_ties,
+    karcher,
+    linear,
+    model_stock,
+    multislerp,
+    nearswap,
+    nuslerp,
+    passthrough,
+    slerp,
+    task_arithmetic,
+    ties,
+)
 from unmerge.recipes.recipe import Recipe
 
 #: what a method's file offers: the recipes of that method that may have made the target of some atoms
@@ -14,6 +28,13 @@ Candidates = Callable[[Case, Sequence[str]], Iterator[Recipe]]
 #: methods whose outcome is determined, those that are quick to try first
 DETERMINED: dict[str, Candidates] = {
     "passthrough": passthrough.candidates,
+    "slerp": slerp.candidates,
+    "nuslerp": nuslerp.candidates,
+    "multislerp": multislerp.candidates,
+    "model_stock": model_stock.candidates,
+    "karcher": karcher.candidates,
+    "arcee_fusion": arcee_fusion.candidates,
+    "nearswap": nearswap.candidates,
     "task_arithmetic": task_arithmetic.candidates,
     "linear": linear.candidates,
     "breadcrumbs": breadcrumbs.candidates,

@@ -15,4 +15,4 @@ from unmerge.recipes.weights import Rule
 
 def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     """Both ends of each band, then least squares within rounding."""
-    return by_magnitude(case, atoms, "breadcrumbs", Rule.SUM, sparsified=True, outliers=True)
+    return by_magnitude(case, atoms, "breadcrumbs", (Rule.SUM,), sparsified=True, outliers=True)

@@ -15,4 +15,4 @@ from unmerge.recipes.weights import Rule
 
 def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     """Both ends of each band, then least squares over the entries that agree with the elected sign."""
-    return by_magnitude(case, atoms, "breadcrumbs_ties", Rule.ELECTED, sparsified=True, outliers=True)
+    return by_magnitude(case, atoms, "breadcrumbs_ties", (Rule.ELECTED, Rule.NORMALISED), sparsified=True, outliers=True)

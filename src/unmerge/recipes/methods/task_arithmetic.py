@@ -16,4 +16,4 @@ from unmerge.recipes.weights import Rule
 
 def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     """Least squares within rounding; then the shortest decimals."""
-    return by_magnitude(case, atoms, "task_arithmetic", Rule.SUM, sparsified=False, outliers=False)
+    return by_magnitude(case, atoms, "task_arithmetic", (Rule.SUM,), sparsified=False, outliers=False)

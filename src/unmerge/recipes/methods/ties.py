@@ -17,4 +17,4 @@ from unmerge.recipes.weights import Rule
 
 def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     """Densities from the smallest entries kept, weights from the entries where several survive."""
-    return by_magnitude(case, atoms, "ties", Rule.NORMALISED, sparsified=True, outliers=False)
+    return by_magnitude(case, atoms, "ties", (Rule.NORMALISED, Rule.ELECTED), sparsified=True, outliers=False)
