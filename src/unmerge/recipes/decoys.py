@@ -20,14 +20,14 @@ _ABSENT, _TOLD = 2, 2_000
 
 def decoys(case: Case, found: Drawn) -> dict[str, float]:
     """The share of telling entries explained by every decoy, "present -> absent"."""
-    absent = [atom.name for atom in case.inputs.dictionary.atoms if atom.name not in found.atoms][:_ABSENT]
     tensors = [tensor for tensor in case.quick if tensor in found.acting] or list(found.acting)[:1]
-    shares = {}
-    for place, present in enumerate(found.atoms):
-        for other in absent:
-            swapped = tuple(other if position == place else atom for position, atom in enumerate(found.atoms))
-            shares[f"{present} -> {other}"] = _explained(case, swapped, found, tensors)
-    return shares
+    return {name: _explained(case, atoms, found, tensors) for name, atoms in swapped(case, found.atoms).items()}
+
+
+def swapped(case: Case, atoms: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Sets of atoms with one swapped for an absent one, "present -> absent"."""
+    absent = [atom.name for atom in case.inputs.dictionary.atoms if atom.name not in atoms][:_ABSENT]
+    return {f"{present} -> {other}": (*atoms[:place], other, *atoms[place + 1 :]) for place, present in enumerate(atoms) for other in absent}
 
 
 def _explained(case: Case, atoms: tuple[str, ...], found: Drawn, tensors: list[str]) -> float:

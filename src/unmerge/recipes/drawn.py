@@ -17,7 +17,7 @@ from torch import Tensor
 from unmerge.core.records import write_bytes
 from unmerge.recipes.case import Case
 from unmerge.recipes.learned import Learned, learned
-from unmerge.recipes.masks import BINS, Law, by_rank, line, posterior
+from unmerge.recipes.masks import Law, by_rank, line, posterior
 from unmerge.recipes.reading import PRECISION, Acting, read_off, sample_of
 from unmerge.recipes.recipe import BASE
 from unmerge.recipes.scale import scale_of
@@ -119,8 +119,8 @@ def _read(case: Case, atoms: tuple[str, ...], found: Learned, settled: Settled) 
         rule=law.rule,
         weights=first.weights.double(),
         typed=settled.typed,
-        density=(shares[:, 0] + shares[:, -1]) / 2,
-        epsilon=(shares[:, -1] - shares[:, 0]) / 2 * BINS / (BINS - 1),
+        density=replace(law, keep=shares).density,
+        epsilon=replace(law, keep=shares).epsilon,
         straight=float((((kept / seen.clamp(min=1) - shares).abs() - 2 / seen.sqrt()) * (seen > 0)).max()),
         factor=first.factor,
         rescaled=settled.rescaled,

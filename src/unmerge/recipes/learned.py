@@ -66,7 +66,7 @@ def learned(case: Case, atoms: Sequence[str], without: float = 1.0) -> Learned |
         return None
     finest = {tensor: torch.argsort(size)[: more * _ALONE] for tensor, size in fine.items() if bool(size.isfinite().any())}
     chosen = {tensor: samples[tensor].some(places) for tensor, places in finest.items()}
-    errors = _ONE.get(case.dtype, _ONE_WIDE)
+    errors = _ONE.get(case.dtype, _ONE_WIDE if without == 1 else _ONE_WIDE[:-2])
     for starts in (slice(0, 1), slice(1, None)) if without == 1 else (slice(None),):
         law = _likeliest(together, starts, without)
         tried = {tensor: learn(chosen[tensor], law, errors, shares=False)[0] for tensor in list(chosen)[:: max(1, len(chosen) // _TRIED)]}
@@ -89,16 +89,20 @@ def _with_shares(case: Case, samples: Mapping[str, Sample], laws: Mapping[str, L
 
 
 def _near(case: Case, samples: Mapping[str, Sample], laws: Mapping[str, Law]) -> float:
-    """The share of entries that a sum is near to, as near as rounding and a relative error of the factors allow."""
-    near, seen = 0, 0
+    """The share of entries, where that tells, that a sum is near to."""
+    hits, told = 0, 0
     for tensor, sample in samples.items():
-        found = posterior(sample, laws[tensor], max(_NEAR, PRECISION[case.dtype]))
-        sums = found.sums
-        wide = found.variance.sqrt()
-        tells = (6 * wide.sum(0) <= _TELLS * (sums.amax(0) - sums.amin(0))) & (sample.target != 0)
-        near += int((((sample.target - sums).abs() <= 3 * wide).any(0) & tells).sum())
-        seen += int(tells.sum())
-    return near / seen if seen else 0.0
+        near, tells = nearness(sample, laws[tensor], case.dtype)
+        hits, told = hits + int((near & tells).sum()), told + int(tells.sum())
+    return hits / told if told else 0.0
+
+
+def nearness(sample: Sample, law: Law, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(N,) where a sum is as near as rounding and a small error of the factors allow; and where that leaves most of the range free."""
+    found = posterior(sample, replace(law, without=1.0), max(_NEAR, PRECISION[dtype]))
+    width = found.variance.sqrt()
+    tells = (6 * width.sum(0) <= _TELLS * (found.sums.amax(0) - found.sums.amin(0))) & (sample.target != 0)
+    return ((sample.target - found.sums).abs() <= 3 * width).any(0), tells
 
 
 def _looked_at(case: Case) -> tuple[str, ...]:

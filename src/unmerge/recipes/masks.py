@@ -71,6 +71,16 @@ class Law:
     without: float = 1.0
     spread: float = 1.0
 
+    @property
+    def density(self) -> Tensor:
+        """(n,) share kept of a row."""
+        return (self.keep[:, 0] + self.keep[:, -1]) / 2
+
+    @property
+    def epsilon(self) -> Tensor:
+        """(n,) how much likelier than that a row's largest entry is kept; keep is a line over ranks."""
+        return (self.keep[:, -1] - self.keep[:, 0]) / 2 * BINS / (BINS - 1)
+
 
 @dataclass(frozen=True)
 class Posterior:
