@@ -74,7 +74,7 @@ def scaled(direction: Sequence[float], tolerance: float, most: float = 2.0) -> I
         multiples = np.arange(1, round(most * 10**decimals) + 1)[:, None] * vector
         whole = np.round(multiples)
         good = np.all((np.abs(multiples - whole) <= tolerance * np.abs(multiples)) & (whole != 0), axis=1)
-        near_one = sorted(np.flatnonzero(good), key=lambda row: abs(np.abs(whole[row]).max() / 10**decimals - 1))  # noqa: B023
+        near_one = sorted(np.flatnonzero(good), key=lambda row: abs(np.abs(whole[row]).max() / 10**decimals - 1))
         for row in near_one:
             found = tuple(float(round(value / 10**decimals, decimals)) for value in whole[row])
             if found not in seen:
