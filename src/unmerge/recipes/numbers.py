@@ -28,8 +28,8 @@ _DONE, _DOUBTFUL = 0.99999, 0.9995
 _SCALES, _TOGETHER, _CELLS, _ROUNDS = 20_000, 500, 3, 8
 #: trials that are moved from cell to cell
 _STARTS = 4
-#: lambdas that are tried
-_LAMBDAS = [number / 100 for number in range(5, 201) if number != 100]
+#: lambdas that are tried, those nearest to 1 first: powers of two between them act the same
+_LAMBDAS = sorted((number / 100 for number in range(5, 201) if number != 100), key=lambda factor: abs(math.log(factor)))
 #: at most so many inputs are put into every order
 _ORDERED = 6
 
@@ -83,7 +83,9 @@ def typed(sums: Sums, weighing: Weighing) -> Numbers:
 
 def _short(values: Sequence[float], dtype: torch.dtype) -> Tensor:
     """(2, n) the values as short decimals, and as they are."""
-    return torch.tensor([[shortest(value - abs(value) * NEAR[dtype] / 2, value + abs(value) * NEAR[dtype] / 2) for value in values], values], dtype=torch.float64)
+    return torch.tensor(
+        [[shortest(value - abs(value) * NEAR[dtype] / 2, value + abs(value) * NEAR[dtype] / 2) for value in values], values], dtype=torch.float64
+    )
 
 
 def _scales(direction: Sequence[float], dtype: torch.dtype) -> Iterator[Tensor]:

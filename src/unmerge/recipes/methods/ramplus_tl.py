@@ -30,11 +30,11 @@ _ALPHAS, _RUN = (ALPHA, *(number / 10 for number in range(1, 11) if number != 2)
 
 def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     """Epsilon as under ram; r and alpha from how much larger changes are that stand alone."""
-    found = averaged(case, atoms)
-    if found is None or found.stretched() < OTHERWISE:
-        return
-    recipes = (recipe(case, atoms, "ramplus_tl", found, **settings) for settings in _settings(found))
-    yield ordered(case, best(case, recipes, case.quick), case.quick[:1])
+    dtypes = dict.fromkeys([case.dtype, torch.bfloat16 if case.dtype is torch.float32 else case.dtype])
+    read = [found for dtype in dtypes if (found := averaged(case, atoms, dtype)) is not None and found.stretched() >= OTHERWISE]
+    recipes = [recipe(case, atoms, "ramplus_tl", found, **settings) for found in read for settings in _settings(found)]
+    if recipes:
+        yield ordered(case, best(case, recipes, case.quick), case.quick[-1:])
 
 
 def _settings(found: Averaged) -> list[dict[str, float]]:
@@ -55,8 +55,7 @@ def _settings(found: Averaged) -> list[dict[str, float]]:
 
 def _alone(found: Averaged) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Changes that stand alone: they, how many their atom shares for each, how much the target has more, and half its spacing."""
-    flat, alone = found.flat, found.alone
-    large = flat.atoms.abs() > found.epsilon
+    flat, large, alone = found.flat, found.large, found.alone
     shared = torch.zeros_like(flat.atoms)
     for part in flat.parts.values():
         count = alone[:, part].sum(1)

@@ -35,7 +35,7 @@ def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
         return
     if share < _IDENTICAL:
         found = best(case, (_recipe(case, atoms, other) for other in _decimals(low - _REACH, max(low, high) + _REACH)), case.quick, start=found)
-    yield ordered(case, found, case.quick[:1])
+    yield ordered(case, found, case.quick[-1:])
 
 
 def _end(case: Case, atoms: Sequence[str], tensor: str) -> tuple[float, float]:
