@@ -6,6 +6,7 @@ tensor by tensor, for equality. What gives it away: every layer is one of the ba
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,9 +53,9 @@ class _Layers:
 
     @cached_property
     def names(self) -> dict[int | None, list[str]]:
-        """The target's tensors by layer; None: outside of the layers. Matrices first: they tell most."""
+        """The target's tensors by layer, the smallest first; None: outside of the layers."""
         found: dict[int | None, list[str]] = {}
-        for tensor in sorted(self.target.shapes, key=lambda name: -len(self.target.shapes[name])):
+        for tensor in sorted(self.target.shapes, key=lambda name: math.prod(self.target.shapes[name])):
             found.setdefault(layer_of(tensor), []).append(tensor)
         return found
 
@@ -110,7 +111,7 @@ class _Layers:
         atom = None if model == BASE else self.inputs.dictionary.named(model)
         if not isinstance(atom, Adapter):
             return True
-        for tensor, source in pairs:
+        for tensor, source in sorted(pairs, key=lambda pair: pair[1] in atom.shapes):  # what it leaves as it is tells the layer
             if not self.inputs.base.holds(source) or self.inputs.base.shape(source) != self.target.shape(tensor):
                 return False
             wanted, expected = self._wanted(tensor), self.inputs.base.read(source).double()

@@ -64,7 +64,7 @@ class Recipe:
     @property
     def atoms(self) -> tuple[str, ...]:
         """The names of the dictionary's atoms that go in."""
-        names = [part.model for part in (*self.inputs, *self.slices)] + ([self.base] if self.base else [])
+        names = [*(model.model for model in self.inputs), *(part.model for part in self.slices), *([self.base] if self.base else [])]
         return tuple(dict.fromkeys(name for name in names if name != BASE))
 
     def setting(self, atom: str, name: str) -> Setting:

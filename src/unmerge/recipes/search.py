@@ -51,7 +51,8 @@ def search(case: Case, tried: Iterable[Sequence[str]], looked: list[str]) -> lis
         for name, candidates in DETERMINED.items():
             looked.append(f"{name} of {', '.join(atoms)}")
             found += [
-                Candidate(recipe, case.identical(recipe, spacings=_SPACINGS[case.dtype]), case.identical(recipe)) for recipe in candidates(case, atoms)
+                Candidate(recipe, case.identical(recipe, spacings=_SPACINGS[case.dtype]), case.identical(recipe))
+                for recipe in candidates(case, atoms)
             ]
         if max((candidate.share for candidate in found), default=0.0) < ANSWER:
             looked.append(f"random masks of {', '.join(atoms)}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from unmerge.recipes.case import Case
 from unmerge.recipes.combination import Combination, combines
 from unmerge.recipes.patterns import pattern
+from unmerge.recipes.polish import plausible
 from unmerge.recipes.recipe import BASE, Input, Recipe
 from unmerge.recipes.settle import SLACK, Patterns, read_off, settled
 
@@ -35,4 +36,5 @@ def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     def build(patterns: Patterns) -> Recipe:
         return Recipe("passthrough", (Input(model, {"scale": patterns["scale"].setting}),), dtype=case.dtype_name)
 
-    yield settled(case, build, {"scale": shape})
+    if plausible(case, build({"scale": shape})):
+        yield settled(case, build, {"scale": shape})

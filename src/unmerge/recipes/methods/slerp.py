@@ -16,6 +16,7 @@ from unmerge.recipes.case import Case
 from unmerge.recipes.combination import Combination, combines
 from unmerge.recipes.methods.angles import fraction, pair
 from unmerge.recipes.patterns import pattern
+from unmerge.recipes.polish import plausible
 from unmerge.recipes.recipe import Input, Recipe
 from unmerge.recipes.settle import SLACK, Patterns, read_off, settled
 
@@ -41,4 +42,5 @@ def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
         def build(patterns: Patterns, base: str = base, other: str = other) -> Recipe:
             return Recipe("slerp", (Input(base), Input(other)), base, {"t": patterns["t"].setting}, case.dtype_name)
 
-        yield settled(case, build, {"t": way})
+        if plausible(case, build({"t": way})):
+            yield settled(case, build, {"t": way})
