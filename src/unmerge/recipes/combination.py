@@ -19,8 +19,9 @@ from torch import Tensor
 from unmerge.recipes.case import Case, half_spacing
 from unmerge.recipes.recipe import BASE
 
-#: an entry is explained within this many times half a spacing, for methods round more than once; and the share that must be
-_LOOSE, _EXPLAINED = 8.0, 0.95
+#: an entry is explained within this many times half a spacing, for methods round more than once (in bfloat16 the changes themselves
+#: are not many times that); and the share that must be
+_LOOSE, _EXPLAINED = {torch.bfloat16: 8.0, torch.float16: 8.0, torch.float32: 32.0, torch.float64: 32.0}, 0.95
 #: rounds of narrowing down to violated intervals
 _STEPS = 6
 
@@ -66,7 +67,20 @@ class Combination:
 
 
 def combination(case: Case, atoms: Sequence[str], tensor: str, lines: Lines = Lines.WHOLE) -> Combination:
-    """The combination of some atoms that is nearest to a tensor of the target, within its rounding."""
+    """The combination of some atoms that is nearest to a tensor of the target, within its rounding; kept with the case."""
+    key = (Combination, tuple(atoms), tensor, lines)
+    if key not in case.made_out:
+        case.made_out[key] = _combination(case, atoms, tensor, lines)
+    found: Combination = case.made_out[key]
+    return found
+
+
+def combines(case: Case, atoms: Sequence[str], lines: Lines = Lines.WHOLE) -> bool:
+    """A cheap first look: whether a few tensors of the target are combinations at all."""
+    return all(combination(case, atoms, tensor, lines).fits for tensor in case.quick)
+
+
+def _combination(case: Case, atoms: Sequence[str], tensor: str, lines: Lines) -> Combination:
     base, wanted = case.read(BASE, tensor), case.wanted(tensor)
     before, half = lines.of(base), lines.of(half_spacing(wanted))
     rows = torch.stack([*(lines.of(case.read(atom, tensor)) - before for atom in atoms), before], dim=1)
@@ -85,13 +99,8 @@ def combination(case: Case, atoms: Sequence[str], tensor: str, lines: Lines = Li
     spread = torch.linalg.inv(unit @ unit.mT + 1e-12 * torch.eye(rows.shape[1])).diagonal(dim1=1, dim2=2).sqrt()
     noise = torch.maximum(off.square().mean(1), half.square().mean(1) / 3).sqrt()
     errors = torch.where(seen, noise[:, None] * spread / scales, torch.inf)
-    explained = float((off.abs() <= _LOOSE * half).double().mean())
+    explained = float((off.abs() <= _LOOSE[case.dtype] * half).double().mean())
     return Combination(found[:, :-1], found[:, -1], errors[:, :-1], errors[:, -1], explained)
-
-
-def combines(case: Case, atoms: Sequence[str], lines: Lines = Lines.WHOLE) -> bool:
-    """A cheap first look: whether a few tensors of the target are combinations at all."""
-    return all(combination(case, atoms, tensor, lines).fits for tensor in case.quick)
 
 
 def _solved(rows: Float[Tensor, "lines n entries"], target: Float[Tensor, "lines entries"]) -> Float[Tensor, "lines n"]:
@@ -99,4 +108,5 @@ def _solved(rows: Float[Tensor, "lines n entries"], target: Float[Tensor, "lines
     products = rows @ rows.mT
     size = products.diagonal(dim1=1, dim2=2).clamp(min=1e-300).sqrt()
     scaled = products / (size[:, :, None] * size[:, None]) + 1e-12 * torch.eye(rows.shape[1])
-    return torch.linalg.solve(scaled, (rows @ target[:, :, None])[:, :, 0] / size) / size
+    found: Tensor = torch.linalg.solve(scaled, (rows @ target[:, :, None])[:, :, 0] / size) / size
+    return found

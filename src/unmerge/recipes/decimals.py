@@ -45,6 +45,8 @@ def nearby(value: float, tolerance: float) -> list[float]:
     [0.3, 0.298, 0.299, 0.301, 0.302, 0.303, ...]
     """
     found: dict[float, None] = {}
+    if not math.isfinite(value):
+        return []
     for decimals in range(MOST + 1):
         step = 10.0**-decimals
         low, high = sorted((value * (1 - tolerance), value * (1 + tolerance)))
@@ -71,7 +73,7 @@ def around(value: float, reach: float) -> list[float]:
         whole = range(math.ceil((value - reach) / step - 1e-9), math.floor((value + reach) / step + 1e-9) + 1)
         if len(whole) > 40:
             break
-        for number in sorted(whole, key=lambda number: abs(number * step - value)):  # noqa: B023
+        for number in sorted(whole, key=lambda number: abs(number * step - value)):
             found.setdefault(round(number * step, decimals))
     return list(found)
 
@@ -94,7 +96,7 @@ def scaled(direction: Sequence[float], tolerance: float, most: float = 2.0) -> I
         multiples = np.arange(1, round(most * 10**decimals) + 1)[:, None] * vector
         whole = np.round(multiples)
         good = np.all((np.abs(multiples - whole) <= tolerance * np.abs(multiples)) & (whole != 0), axis=1)
-        near_one = sorted(np.flatnonzero(good), key=lambda row: abs(np.abs(whole[row]).max() / 10**decimals - 1))  # noqa: B023
+        near_one = sorted(np.flatnonzero(good), key=lambda row: abs(np.abs(whole[row]).max() / 10**decimals - 1))
         for row in near_one:
             found = tuple(float(round(value / 10**decimals, decimals)) for value in whole[row])
             if found not in seen:

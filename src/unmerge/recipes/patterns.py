@@ -117,7 +117,8 @@ def influence(knots: int, layers: int) -> np.ndarray:
     if knots == 1:
         return np.ones((layers, 1))
     where = np.linspace(0.0, knots - 1.0, layers) if layers > 1 else np.array([knots - 1.0])
-    return np.maximum(1 - np.abs(where[:, None] - np.arange(knots)), 0.0)
+    near: np.ndarray = np.maximum(1 - np.abs(where[:, None] - np.arange(knots)), 0.0)
+    return near
 
 
 def pattern(estimates: Mapping[str, Estimate], layers: int, slack: float) -> Pattern | None:
@@ -175,7 +176,7 @@ def _size(patterns: Mapping[str, Pattern]) -> int:
     return sum(len(shape.numbers) for shape in patterns.values())
 
 
-def _everything(tensor: str) -> None:
+def _everything(_: str) -> None:
     return None
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import permutations
 
+import torch
+
 from unmerge.recipes.case import Case
 from unmerge.recipes.recipe import Recipe
 
@@ -14,7 +16,7 @@ DONE = 0.99999
 #: at most so many inputs are put into every order
 _ORDERED = 5
 #: spacings that another order of the same sum may move a weight by, and the share of weights within them that is worth a search
-_ROUNDINGS, _PLAUSIBLE = 4.0, 0.9
+_ROUNDINGS, _PLAUSIBLE = {torch.bfloat16: 4.0, torch.float16: 4.0, torch.float32: 32.0, torch.float64: 32.0}, 0.9
 
 
 def best(case: Case, recipes: Iterable[Recipe], tensors: Sequence[str], start: Recipe | None = None) -> Recipe:
@@ -62,4 +64,4 @@ def ordered(case: Case, recipe: Recipe, tensors: Sequence[str]) -> Recipe:
 
 def plausible(case: Case, recipe: Recipe) -> bool:
     """A cheap first look at a recipe whose inputs may stand in another order: nearly all of a few tensors within a few roundings."""
-    return case.identical(recipe, case.quick, spacings=_ROUNDINGS) >= _PLAUSIBLE
+    return case.identical(recipe, case.quick, spacings=_ROUNDINGS[case.dtype]) >= _PLAUSIBLE

@@ -27,6 +27,7 @@ from unmerge.recipes.case import Case
 from unmerge.recipes.combinations import has_pair, recover_adapter
 from unmerge.recipes.decoys import decoys
 from unmerge.recipes.inputs import Inputs
+from unmerge.recipes.layers import Stack, stacked
 from unmerge.recipes.nature import nature
 from unmerge.recipes.part import known_part
 from unmerge.recipes.proof import prove
@@ -89,6 +90,11 @@ def _of_adapter(target: Adapter, dictionary: Dictionary, watch: Watch) -> dict[s
 
 
 def _of_checkpoint(target: Difference, dictionary: Dictionary, base: Checkpoint, watch: Watch) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="unmerge-") as scratch:
+        inputs = Inputs(base, dictionary, Path(scratch))
+        stack = stacked(target.tuned, inputs)
+        if stack is not None and (stack.recipe.atoms or stack.recipe.slices):
+            return _stack(target, inputs, stack)
     products = gram(dictionary.atoms, target, watch)
     skipped = [SkippedTensor(tensor=skip.tensor, reason=skip.reason) for skip in products.skipped]
     changed = [tensor for tensor, norm in zip(products.tensors, products.norm_squared, strict=True) if norm > 0]
@@ -106,6 +112,24 @@ def _of_checkpoint(target: Difference, dictionary: Dictionary, base: Checkpoint,
         found = search(case, tried, looked)
         answer = _recipe(case, found) if found else _rest(case, target, contents, changed, looked)
     return {**answer, "looked": looked, "skipped": skipped}
+
+
+def _stack(target: Difference, inputs: Inputs, stack: Stack) -> dict[str, Any]:
+    """Every tensor of the target is one of a model's: nothing is left to search."""
+    configuration = stack.recipe.configuration(inputs.place)
+    proof = prove(configuration, target.tuned, inputs.base)
+    named = {str(layer): [f"{_named(model)} {other}" for model, other in found] for layer, found in stack.equal.items()}
+    alike = Rival(method="passthrough", parameters={"layers": named}, identical_share=1.0, apart="nothing in the weights: these layers are equal")
+    return {
+        "answer": FOUND,
+        "method": stack.recipe.method,
+        "parameters": parameters_of(stack.recipe),
+        "identical_share": proof.identical_share,
+        "proof": proof,
+        "rivals": [alike] if named else [],
+        "configuration": configuration,
+        "looked": ["layers of the base and of every atom"],
+    }
 
 
 def _recipe(case: Case, found: Sequence[Candidate]) -> dict[str, Any]:
@@ -162,8 +186,15 @@ def _by_reading(case: Case, candidate: Candidate) -> Proof:
 
 def parameters_of(recipe: Recipe) -> dict[str, Any]:
     """Settings by atom, and those for all."""
-    named = {"the base" if model.model == BASE else model.model: dict(model.parameters) for model in recipe.inputs}
-    return {"models": named, **recipe.parameters}
+    named = {_named(model.model): dict(model.parameters) for model in recipe.inputs}
+    for part in recipe.slices:
+        named.setdefault(_named(part.model), {}).setdefault("layers", []).append([part.first, part.end])
+    slices = {"slices": [{"model": _named(part.model), "layer_range": [part.first, part.end]} for part in recipe.slices]}
+    return {"models": named, **(slices if recipe.slices else {}), **recipe.parameters}
+
+
+def _named(model: str) -> str:
+    return "the base" if model == BASE else model
 
 
 def _rival(first: Candidate, other: Candidate) -> Rival:

@@ -26,11 +26,13 @@ class Candidate:
     Attributes:
         recipe: the recipe.
         share: of identical weights among those that change; of random masks the share that one of the sums explains.
+        exact: the same share to the last bit; recipes that differ by the order of a sum differ in it.
         drawn: the masks, where they were random.
     """
 
     recipe: Recipe
     share: float
+    exact: float = 0.0
     drawn: Drawn | None = None
 
 
@@ -48,13 +50,15 @@ def search(case: Case, tried: Iterable[Sequence[str]], looked: list[str]) -> lis
         found: list[Candidate] = []
         for name, candidates in DETERMINED.items():
             looked.append(f"{name} of {', '.join(atoms)}")
-            found += [Candidate(recipe, case.identical(recipe, spacings=_SPACINGS[case.dtype])) for recipe in candidates(case, atoms)]
+            found += [
+                Candidate(recipe, case.identical(recipe, spacings=_SPACINGS[case.dtype]), case.identical(recipe)) for recipe in candidates(case, atoms)
+            ]
         if max((candidate.share for candidate in found), default=0.0) < ANSWER:
             looked.append(f"random masks of {', '.join(atoms)}")
             reading = drawn(case, atoms)
             if reading is not None and reading.speaks:
-                found.append(Candidate(recipe_of(case, reading), reading.explained, reading))
-        found.sort(key=lambda candidate: (candidate.drawn is None, -candidate.share))
+                found.append(Candidate(recipe_of(case, reading), reading.explained, drawn=reading))
+        found.sort(key=lambda candidate: (candidate.drawn is None, candidate.share < ANSWER, -candidate.exact, -candidate.share))
         if found and (found[0].drawn is not None or found[0].share >= ANSWER):
             return [candidate for candidate in found if candidate.share >= RIVAL]
     return []

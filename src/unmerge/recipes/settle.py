@@ -23,7 +23,8 @@ Build = Callable[[Patterns], Recipe]
 #: (lines, settings) values and standard errors, from one tensor's combination
 Reading = Callable[[str, Combination], tuple[Tensor, Tensor]]
 
-#: how far a typed number may be from its estimate, relative to the largest, beside standard errors: in bfloat16 mergekit rounds angles and weights as well
+#: how far a typed number may be from its estimate, relative to the largest, beside standard errors: in bfloat16 mergekit rounds
+#: angles and weights as well
 SLACK = {torch.bfloat16: 6e-3, torch.float16: 1e-3, torch.float32: 2e-6, torch.float64: 1e-9}
 #: how far numbers may be from sharpened ones
 SHARP = {torch.bfloat16: 1e-5, torch.float16: 2e-6, torch.float32: 3e-8, torch.float64: 1e-12}
@@ -86,55 +87,87 @@ def settled(case: Case, build: Build, patterns: Patterns) -> Recipe:
 
 def settled_scale(case: Case, build: Build, patterns: Patterns) -> Recipe:
     """As ``settled``, where a common factor of all numbers hardly acts: that which makes them short decimals."""
-    for sharper in (False, True):
-        if sharper:
-            patterns = sharpened(case, build, patterns)
-        found = _best(case, _scales(case, patterns, sharp=sharper), build, case.quick)
-        if case.identical(build(found), case.quick) >= DONE:
+    found = _best(case, scales(case, patterns), build, case.quick, case.tensors)
+    for tensors, steps in ((None, SLACK[case.dtype]), (case.tensors, SLACK[case.dtype] / 10)):
+        if case.identical(build(found), case.tensors) >= DONE:
             break
+        patterns = sharpened(case, build, patterns, steps, tensors)
+        tried = itertools.chain([found], *(scales(case, patterns, tolerance) for tolerance in (10 * SHARP[case.dtype], SHARP[case.dtype])))
+        found = _best(case, tried, build, case.quick, case.tensors)
     return build(_with_rest(case, build, found))
 
 
-def _scales(case: Case, patterns: Patterns, sharp: bool) -> Iterator[dict[str, Pattern]]:
-    """The numbers times factors that make them short decimals, the shortest first; then as they are."""
+def scales(case: Case, patterns: Patterns, tolerance: float | None = None) -> Iterator[dict[str, Pattern]]:
+    """The numbers times factors that make them short decimals, the shortest first; then as they are.
+
+    Args:
+        case: what they are of.
+        patterns: the numbers.
+        tolerance: relative, of each of them; of their standard errors by default.
+    """
     numbers = [value for pattern in patterns.values() for value in pattern.numbers]
     errors = [error for pattern in patterns.values() for part in pattern.gradients for error in part.errors]
-    slack = SHARP[case.dtype] if sharp else SLACK[case.dtype]
     large = [abs(value) > SLACK[case.dtype] * max(map(abs, numbers)) for value in numbers]
-    off = 0.0 if sharp else _AWAY * max(error / abs(value) for value, error, shows in zip(numbers, errors, large, strict=True) if shows)
+    if tolerance is None:
+        off = max(error / abs(value) for value, error, shows in zip(numbers, errors, large, strict=True) if shows)
+        tolerance = SLACK[case.dtype] + _AWAY * off
     nonzero = [value for value, shows in zip(numbers, large, strict=True) if shows]
-    for values in itertools.islice(scaled(nonzero, slack + off), _SCALES):
+    for values in itertools.islice(scaled(nonzero, tolerance), _SCALES):
         rest = iter(values)
         filled = iter([next(rest) if shows else 0.0 for shows in large])
         yield {name: pattern.with_numbers([next(filled) for _ in pattern.numbers]) for name, pattern in patterns.items()}
     yield dict(patterns)
 
 
-def sharpened(case: Case, build: Build, patterns: Patterns) -> dict[str, Pattern]:
-    """Each number but the largest moved to where most weights are identical, in steps that become smaller."""
+def sharpened(case: Case, build: Build, patterns: Patterns, steps: float, tensors: Sequence[str] | None = None) -> dict[str, Pattern]:
+    """Each number but the largest moved to where most weights are identical, in steps that become smaller.
+
+    Args:
+        case: target and models.
+        build: makes a recipe of patterns.
+        patterns: where to begin.
+        steps: the first ones, relative.
+        tensors: those that are compared; some that each number counts for by default.
+    """
     found = dict(patterns)
     _, held = max((abs(value), (name, *place)) for name, shape in found.items() for place, value in zip(shape.places, shape.numbers, strict=True))
-    steps = SLACK[case.dtype]
     while steps > SHARP[case.dtype] / 4:
         for name, shape in patterns.items():
             for part, place in shape.places:
                 if (name, part, place) == held:
                     continue
-                start, tensors = found[name].gradients[part].values[place], _counting(case, found[name], part, place)
+                start, counting = found[name].gradients[part].values[place], tensors or _counting(case, found[name], part, place)
                 tried = [start * (1 + steps * side) for side in (0.0, -1.0, 1.0, -0.5, 0.5)]
-                found = _best(case, [{**found, name: found[name].with_number(part, place, value)} for value in tried], build, tensors)
+                found = _best(case, [{**found, name: found[name].with_number(part, place, value)} for value in tried], build, counting)
         steps /= 2
     return found
 
 
-def _best(case: Case, tried: Iterable[_T], build: Callable[[_T], Recipe], tensors: Sequence[str]) -> _T:
-    """What makes the largest share of identical weights, the first of equals."""
+def snapped(case: Case, pattern: Pattern) -> Pattern:
+    """Each number as the shortest decimal near it: many numbers can be settled one by one only where none is far off."""
+    reach = SLACK[case.dtype] * max(map(abs, pattern.numbers))
+    return pattern.with_numbers([shortest(value - reach, value + reach) for value in pattern.numbers])
+
+
+def _best(case: Case, tried: Iterable[_T], build: Callable[[_T], Recipe], tensors: Sequence[str], more: Sequence[str] = ()) -> _T:
+    """What makes the largest share of identical weights, the first of equals.
+
+    Args:
+        case: target and models.
+        tried: to choose from.
+        build: makes a recipe of a choice.
+        tensors: those that are compared.
+        more: those that choices which leave nothing to gain in the first are compared on as well.
+    """
     chosen: list[_T] = []
-    share = -1.0
+    best = -1.0
     for option in tried:
-        if (found := case.identical(build(option), tensors)) > share:
-            chosen, share = [option], found
-        if share >= DONE:
+        share = case.identical(build(option), tensors)
+        if share >= DONE and more:
+            share = 1 + case.identical(build(option), more)
+        if share > best:
+            chosen, best = [option], share
+        if best >= DONE + bool(more):
             break
     return chosen[0]
 

@@ -9,6 +9,7 @@ from unmerge.recipes.methods import (
     arcee_fusion,
     breadcrumbs,
     breadcrumbs_ties,
+    by_layer,
     karcher,
     linear,
     model_stock,
@@ -16,6 +17,9 @@ from unmerge.recipes.methods import (
     nearswap,
     nuslerp,
     passthrough,
+    ram,
+    ramplus_tl,
+    sce,
     slerp,
     task_arithmetic,
     ties,
@@ -28,6 +32,9 @@ Candidates = Callable[[Case, Sequence[str]], Iterator[Recipe]]
 #: methods whose outcome is determined, those that are quick to try first
 DETERMINED: dict[str, Candidates] = {
     "passthrough": passthrough.candidates,
+    "task_arithmetic": task_arithmetic.candidates,
+    "linear": linear.candidates,
+    "linear or task_arithmetic by layer": by_layer.candidates,
     "slerp": slerp.candidates,
     "nuslerp": nuslerp.candidates,
     "multislerp": multislerp.candidates,
@@ -35,11 +42,12 @@ DETERMINED: dict[str, Candidates] = {
     "karcher": karcher.candidates,
     "arcee_fusion": arcee_fusion.candidates,
     "nearswap": nearswap.candidates,
-    "task_arithmetic": task_arithmetic.candidates,
-    "linear": linear.candidates,
     "breadcrumbs": breadcrumbs.candidates,
     "ties": ties.candidates,
     "breadcrumbs_ties": breadcrumbs_ties.candidates,
+    "sce": sce.candidates,
+    "ram": ram.candidates,
+    "ramplus_tl": ramplus_tl.candidates,
 }
 
 __all__ = ["DETERMINED", "Candidates"]

@@ -20,7 +20,13 @@ def pair(atoms: Sequence[str]) -> tuple[str, str]:
 
 
 def fraction(
-    case: Case, models: tuple[str, str], tensor: str, combined: Combination, lines: Lines = Lines.WHOLE, straight: float = 1.0, origin: str | None = None
+    case: Case,
+    models: tuple[str, str],
+    tensor: str,
+    combined: Combination,
+    lines: Lines = Lines.WHOLE,
+    straight: float = 1.0,
+    origin: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(lines, 1) t of c_A = sin((1 - t) theta) / sin theta, c_B = sin(t theta) / sin theta, and its standard error.
 

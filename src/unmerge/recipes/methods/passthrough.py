@@ -16,7 +16,6 @@ from unmerge.recipes.recipe import BASE, Input, Recipe
 from unmerge.recipes.settle import SLACK, Patterns, read_off, settled
 
 
-
 def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     """An atom alone (an adapter merged into the base, or a checkpoint under another name), or the base, where there is no atom."""
     for atom in atoms:
@@ -25,7 +24,7 @@ def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     if len(atoms) > 1 or not combines(case, atoms):
         return
 
-    def reading(tensor: str, combined: Combination) -> tuple[Tensor, Tensor]:
+    def reading(_: str, combined: Combination) -> tuple[Tensor, Tensor]:
         return 1 + combined.stretch[:, None], combined.stretch_errors[:, None]
 
     found = read_off(case, atoms, ["scale"], reading)
