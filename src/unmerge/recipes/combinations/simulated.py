@@ -39,13 +39,13 @@ _LOOKS = (LINEAR, *TIES)
 
 def recovered(case: AdapterCase, looked: list[str]) -> tuple[Call, Proof] | None:
     """The call and its proof, None where no kind comes near."""
-    found: list[tuple[float, tuple[str, ...], int]] = []
-    for atoms in likely(case, True):
-        if not foreign(case, atoms, True):
-            looked.append(f"dare_linear_svd, dare_ties_svd of {', '.join(atoms)}")
-            pieces = products(case, atoms, case.few(True))
-            found += [(_matched(pieces, own)[2], atoms, own) for own in range(len(DARE))]
-    off, atoms, own = min(found, default=(math.inf, (), 0))
+    sets = likely(case, True)
+    if not sets or foreign(case, sets[-1], True):
+        return None
+    atoms = sets[-1]  # every atom that is clear: noise explains what a missing one would, and none of an absent one
+    looked.append(f"dare_linear_svd, dare_ties_svd of {', '.join(atoms)}")
+    some = products(case, atoms, case.few(True))
+    off, own = min((_matched(some, own)[2], own) for own in range(len(DARE)))
     if off > _NEAR:
         return None
     kind, pieces = DARE[own], products(case, atoms, case.few(True, _ENTRIES))
