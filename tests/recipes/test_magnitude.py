@@ -13,10 +13,10 @@ from torch import Tensor
 
 from unmerge.checkpoints import Checkpoint, Difference
 from unmerge.decomposition import open_base, open_dictionary, open_vector
-from unmerge.recipes.beside import partly
 from unmerge.recipes.case import Case
 from unmerge.recipes.forward import forward
 from unmerge.recipes.inputs import Inputs
+from unmerge.recipes.known_bands import known_bands
 from unmerge.recipes.methods import DETERMINED
 from unmerge.recipes.recipe import BASE, Input, Recipe
 from unmerge.recipes.sums import Sums
@@ -127,7 +127,7 @@ def mixed(zoo: Path, merged: Merged, case_of: Callable[[Path], Case]) -> Callabl
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("method", ["ties", "breadcrumbs", "breadcrumbs_ties"])
 def test_beside_something_unknown(method: str, dtype: str, mixed: Callable[[str, str], Case]) -> None:
-    found = partly(mixed(method, dtype), NAMES[:2])
+    found = known_bands(mixed(method, dtype), NAMES[:2])
     assert found is not None
     assert found.method == method
     scale = 1.4 if method == "ties" else 1.0
@@ -138,4 +138,4 @@ def test_beside_something_unknown(method: str, dtype: str, mixed: Callable[[str,
 
 def test_nothing_decided_by_magnitude(zoo: Path, merged: Merged, case_of: Callable[[Path], Case]) -> None:
     case = case_of(merged({}, "task_arithmetic", models=models(zoo / "known", [{"weight": 0.5}] * 3)))
-    assert partly(case, NAMES[:2]) is None
+    assert known_bands(case, NAMES[:2]) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unmerge.certificate.coefficients import INTERVALS, OBLIQUE
@@ -9,11 +10,16 @@ from unmerge.decomposition import Decomposition
 from unmerge.decomposition.result import Component
 from unmerge.recipes.case import Case
 from unmerge.recipes.decimals import shortest
+from unmerge.recipes.known_bands import KnownBands, known_bands
+from unmerge.recipes.known_masks import KnownMasks, known_masks
+from unmerge.recipes.methods.by_chance import recipe_of
 from unmerge.recipes.recipe import BASE, Input, Recipe
 from unmerge.recipes.record import Acted, Proof, Rival
 
 #: estimators that unknown components do not move
 _SOUND = (INTERVALS, OBLIQUE)
+#: by how much more than decoys masks must explain, and how near a lambda of 1 is
+_LEAD, _NEAR_ONE = 0.03, 2e-3
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,52 @@ def known_part(case: Case, contents: Decomposition, looked: list[str]) -> Part |
     if not contents.components or contents.test is None:
         return None
     looked.append(f"the known part: {', '.join(component.name for component in contents.components)}")
-    if contents.test.estimator not in _SOUND:
-        return None
-    return _summed(case, contents)
+    names = [component.name for component in contents.components]
+    masks, bands = known_masks(case, names), known_bands(case, names)
+    leads = {"masks": masks.lead if masks is not None and masks.speaks else 0.0, "bands": bands.lead if bands is not None else 0.0}
+    if max(leads.values()) >= _LEAD:
+        chosen = max(leads, key=lambda kind: leads[kind])
+        if chosen == "masks" and masks is not None:
+            return _masked(case, contents, masks)
+        if bands is not None:
+            return _banded(case, contents, bands)
+    return _summed(case, contents) if contents.test.estimator in _SOUND else None
+
+
+def _masked(case: Case, contents: Decomposition, found: KnownMasks) -> Part:
+    """Random masks: where nothing unknown was kept, the target is a sum of what was kept of the known."""
+    weights, errors = found.weights.tolist(), found.weight_error.tolist()
+    recipe = recipe_of(case, found, [_rounded(weight, error) for weight, error in zip(weights, errors, strict=True)])
+    return _partial(contents, recipe, weights, errors, found)
+
+
+def _banded(case: Case, contents: Decomposition, found: KnownBands) -> Part:
+    """Masks by magnitude: where nothing unknown survived, the target is what the known alone make."""
+    inputs = []
+    for place, atom in enumerate(found.atoms):
+        own = {"weight": _rounded(found.weights[place], 3 * found.errors[place]), "density": found.density[place]}
+        inputs.append(Input(atom, own if found.method == "ties" else {**own, "gamma": found.gamma[place]}))
+    recipe = Recipe(found.method, tuple(inputs), BASE, dtype=case.dtype_name)
+    if found.factor != 1 and abs(found.factor - 1) > _NEAR_ONE:
+        recipe = recipe.with_parameters(**{"lambda": _rounded(found.factor, found.factor * _NEAR_ONE)})
+    return _partial(contents, recipe, found.weights, [3 * error for error in found.errors], found)
+
+
+def _partial(contents: Decomposition, recipe: Recipe, weights: Sequence[float], errors: Sequence[float], found: KnownMasks | KnownBands) -> Part:
+    return Part(
+        recipe=recipe,
+        acted={
+            atom: Acted(coefficient=weight, interval=(weight - error, weight + error))
+            for atom, weight, error in zip(found.atoms, weights, errors, strict=True)
+        },
+        unexplained=contents.unexplained.share,
+        proof=Proof(reconstruction_error=contents.reconstruction_error, explained=found.explained, decoys=dict(found.decoys)),
+        rivals=[],
+    )
+
+
+def _rounded(value: float, error: float) -> float:
+    return shortest(value - error, value + error)
 
 
 def _summed(case: Case, contents: Decomposition) -> Part:

@@ -8,10 +8,12 @@ normalised           dare_ties, normalised      della
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from unmerge.recipes.case import Case
-from unmerge.recipes.drawn import Drawn
 from unmerge.recipes.recipe import BASE, Input, Recipe
 from unmerge.recipes.weights import Rule
 
@@ -19,27 +21,49 @@ from unmerge.recipes.weights import Rule
 _DEPENDS, _USUAL, _NEAR = 0.03, 0.15, 0.02
 
 
-def recipe_of(case: Case, drawn: Drawn) -> Recipe:
-    """The recipe that draws such masks, its settings as short decimals."""
-    depends = float(drawn.epsilon.median()) > _DEPENDS
+class Masks(Protocol):
+    """What masks say: of n atoms, how they are combined, (n,) shares kept and how these depend on ranks, and whether the rest was rescaled."""
+
+    @property
+    def atoms(self) -> tuple[str, ...]: ...
+    @property
+    def rule(self) -> Rule: ...
+    @property
+    def density(self) -> Tensor: ...
+    @property
+    def epsilon(self) -> Tensor: ...
+    @property
+    def rescaled(self) -> bool: ...
+
+
+def recipe_of(case: Case, masks: Masks, weights: Sequence[float], factor: float = 1.0) -> Recipe:
+    """The recipe that draws such masks, its settings as short decimals.
+
+    Args:
+        case: target and models.
+        masks: what was read off.
+        weights: as they may have been typed.
+        factor: lambda.
+    """
+    depends = float(masks.epsilon.median()) > _DEPENDS
     inputs = []
-    for place, atom in enumerate(drawn.atoms):
-        settings = {"weight": drawn.typed[place], "density": _share(float(drawn.density[place]))}
-        epsilon = float(drawn.epsilon[place])
+    for place, atom in enumerate(masks.atoms):
+        settings = {"weight": weights[place], "density": _share(float(masks.density[place]))}
+        epsilon = float(masks.epsilon[place])
         if depends and abs(epsilon - _USUAL) > _NEAR:
             settings["epsilon"] = _share(epsilon)
         inputs.append(Input(atom, settings))
     shared: dict[str, Any] = {}
-    if drawn.rule is Rule.SUM:
+    if masks.rule is Rule.SUM:
         method = "della_linear" if depends else "dare_linear"
     else:
         method = "della" if depends else "dare_ties"
-        if (drawn.rule is Rule.NORMALISED) is not depends:
-            shared["normalize"] = drawn.rule is Rule.NORMALISED
-    if not drawn.rescaled:
+        if (masks.rule is Rule.NORMALISED) is not depends:
+            shared["normalize"] = masks.rule is Rule.NORMALISED
+    if not masks.rescaled:
         shared["rescale"] = False
-    if drawn.rule is Rule.NORMALISED and drawn.factor != 1:
-        shared["lambda"] = drawn.factor
+    if masks.rule is Rule.NORMALISED and factor != 1:
+        shared["lambda"] = factor
     return Recipe(method, tuple(inputs), BASE, shared, case.dtype_name)
 
 

@@ -25,7 +25,7 @@ _LEAD, _WHOLE = 0.03, 0.985
 
 
 @dataclass(frozen=True)
-class Partly:
+class KnownMasks:
     """The known part of a merge with random masks.
 
     Attributes:
@@ -63,14 +63,14 @@ class Partly:
         return self.lead >= _LEAD and bool((self.density < _WHOLE).any())
 
 
-def partly(case: Case, atoms: Sequence[str]) -> Partly | None:
+def known_masks(case: Case, atoms: Sequence[str]) -> KnownMasks | None:
     """The settings of atoms in a merge with random masks that holds something unknown as well; None where too little tells."""
     found = learned(case, atoms, without=_WITHOUT)
     if found is None:
         return None
     scale = scale_of(case, found)
     law = next(iter(found.laws.values()))
-    return Partly(
+    return KnownMasks(
         atoms=tuple(atoms),
         rule=law.rule,
         weights=scale.weights,

@@ -8,7 +8,7 @@ does; ratios of weights follow from entries where two known atoms survive; a las
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ _WHOLE = 0.97
 
 
 @dataclass(frozen=True)
-class Part:
+class KnownBands:
     """What is known of a merge.
 
     Attributes:
@@ -59,8 +59,13 @@ class Part:
     explained: float
     decoys: dict[str, float]
 
+    @property
+    def lead(self) -> float:
+        """By how much more than the best decoy is explained; without a decoy, all of it."""
+        return self.explained - max(self.decoys.values(), default=0.0)
 
-def partly(case: Case, atoms: Sequence[str]) -> Part | None:
+
+def known_bands(case: Case, atoms: Sequence[str]) -> KnownBands | None:
     """The parameters of known atoms in a target that may hold unknown ones.
 
     Args:
@@ -82,7 +87,7 @@ def partly(case: Case, atoms: Sequence[str]) -> Part | None:
     kept = ranked.kept([band.settings for band in bands])
     found = [_trimmed(flat, kept, _start(flat, kept, lone, rule, case.dtype), case.dtype) for rule in Rule]
     weighing = max(found, key=lambda candidate: _explained(flat, kept, candidate, case.dtype))
-    return _part(case, flat, kept, bands, tuple(atoms), weighing)
+    return _found(case, flat, kept, bands, tuple(atoms), weighing)
 
 
 def _votes(low: Tensor, high: Tensor) -> float | None:
@@ -124,9 +129,9 @@ def _band(ranked: Ranked, place: int, coefficient: float) -> Band:
     gain = torch.cat([torch.zeros(1), (more - usual * count / 2).cumsum(0)])
     lowest, start = torch.cummin(gain, 0)
     last = int((gain - lowest).argmax())
-    first, last = int(start[last]) / _BINS, last / _BINS
-    first, last = (0.0 if first <= _EDGE else first), (1.0 if last >= 1 - _EDGE else last)
-    return Band((first, first), (last, last))
+    top, reach = int(start[last]) / _BINS, last / _BINS
+    top, reach = (0.0 if top <= _EDGE else top), (1.0 if reach >= 1 - _EDGE else reach)
+    return Band((top, top), (reach, reach))
 
 
 def _middle(share: Tensor, more: Tensor) -> float:
@@ -184,7 +189,7 @@ def _explained(flat: Flat, kept: Tensor, weighing: Weighing, dtype: torch.dtype)
     return int(_near(flat, changes, weighing, dtype).sum()) / max(int(there.sum()), 1)
 
 
-def _part(case: Case, flat: Flat, kept: Tensor, bands: Sequence[Band], atoms: tuple[str, ...], weighing: Weighing) -> Part:
+def _found(case: Case, flat: Flat, kept: Tensor, bands: Sequence[Band], atoms: tuple[str, ...], weighing: Weighing) -> KnownBands:
     settings = [band.settings for band in bands]
     changes = flat.atoms * kept
     near = _near(flat, changes, weighing, case.dtype)
@@ -198,7 +203,7 @@ def _part(case: Case, flat: Flat, kept: Tensor, bands: Sequence[Band], atoms: tu
         for other in absent:
             swapped = case.flat([other if position == place else atom for position, atom in enumerate(atoms)], case.enough)
             decoys[f"{present} -> {other}"] = _explained(swapped, Ranked.of(swapped, outliers=True).kept(settings), weighing, case.dtype)
-    return Part(
+    return KnownBands(
         method=names[weighing.rule],
         rule=weighing.rule,
         atoms=atoms,
