@@ -85,7 +85,7 @@ def read_masks(case: Case, found: Drawn) -> dict[str, Tensor]:
     for tensor, acting in found.acting.items():
         sample = sample_of(case, found.atoms, tensor)
         reading = read_off(case, found.atoms, tensor, acting, posterior(sample, acting.law, PRECISION[case.dtype]))
-        masks |= {f"{atom}/{tensor}": row.reshape(case.wanted(tensor).shape) for atom, row in zip(found.atoms, reading.mask, strict=True)}
+        masks |= {f"{atom}/{tensor}": row.reshape(case.wanted(tensor).shape).clone() for atom, row in zip(found.atoms, reading.mask, strict=True)}
     return masks
 
 

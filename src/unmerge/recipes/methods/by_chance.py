@@ -12,6 +12,7 @@ from typing import Any
 
 from unmerge.recipes.case import Case
 from unmerge.recipes.drawn import Drawn
+from unmerge.recipes.partly import Partly
 from unmerge.recipes.recipe import BASE, Input, Recipe
 from unmerge.recipes.weights import Rule
 
@@ -19,8 +20,8 @@ from unmerge.recipes.weights import Rule
 _DEPENDS, _USUAL, _NEAR = 0.03, 0.15, 0.02
 
 
-def recipe_of(case: Case, drawn: Drawn) -> Recipe:
-    """The recipe that draws such masks, its settings as short decimals."""
+def recipe_of(case: Case, drawn: Drawn | Partly) -> Recipe:
+    """The recipe that draws such masks, or that of the known part, its settings as short decimals."""
     depends = float(drawn.epsilon.median()) > _DEPENDS
     inputs = []
     for place, atom in enumerate(drawn.atoms):
