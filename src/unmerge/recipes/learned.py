@@ -20,6 +20,8 @@ from unmerge.recipes.weights import Rule, least_squares
 
 #: weights that are looked at, entries that a law is begun with and learned from, and those of one tensor
 _WEIGHTS, _BEGUN, _LEARNED, _ALONE = 1_000_000, 3_000, 12_000, 2_000
+#: sums that a law is begun with at most
+_SUMS = 96_000
 #: relative error of the factors, round by round: of all tensors together, then of one; where some of its entries hold something unknown, factors
 #: are known less well
 _TOGETHER = (0.3, 0.25, 0.2, 0.2, 0.15, 0.15, 0.1, 0.1, 0.1, 0.07, 0.07, 0.05, 0.05, 0.03, 0.03, 0.03)
@@ -129,7 +131,7 @@ def _finest(samples: Mapping[str, Sample], fine: Mapping[str, Tensor], count: in
 def _likeliest(sample: Sample, starts: slice, without: float) -> Law:
     """The law that makes a sample most probable: every rule from some of the starts on a part of it, the best on all of it."""
     count = sample.target.numel()
-    some = sample.some(slice(0, count, max(1, count // _BEGUN)))
+    some = sample.some(slice(0, count, max(1, count // min(_BEGUN, _SUMS >> len(sample.changes)))))
     tried = [learn(some, start, _TOGETHER) for rule in Rule for start in list(_starting(some, rule, without))[starts]]
     law = max(tried, key=lambda pair: pair[1])[0]
     return learn(sample, law, _TOGETHER[-6:])[0]
