@@ -66,8 +66,14 @@ class Drawn:
 
     @property
     def speaks(self) -> bool:
-        """Whether masks like these speak for a merge that draws them: nearly all is explained, and a rank says no more than a line over ranks."""
-        return min(self.explained, self.telling) >= _EXPLAINED and self.straight <= _STRAIGHT and bool((self.density < _WHOLE).any())
+        """Whether masks like these speak for a merge that draws them.
+
+        Nearly all is explained; something was dropped; and shares kept are a line over ranks that lies between 0 and 1, as
+        mergekit demands. Masks by magnitude explain as much, and their line does not.
+        """
+        lowest, highest = self.density - self.epsilon.abs(), self.density + self.epsilon.abs()
+        possible = bool((lowest > -_STRAIGHT / 4).all() and (highest < 1 + _STRAIGHT / 4).all())
+        return min(self.explained, self.telling) >= _EXPLAINED and self.straight <= _STRAIGHT and possible and bool((self.density < _WHOLE).any())
 
 
 def drawn(case: Case, atoms: Sequence[str]) -> Drawn | None:
@@ -85,7 +91,7 @@ def read_masks(case: Case, found: Drawn) -> dict[str, Tensor]:
     for tensor, acting in found.acting.items():
         sample = sample_of(case, found.atoms, tensor)
         reading = read_off(case, found.atoms, tensor, acting, posterior(sample, acting.law, PRECISION[case.dtype]))
-        masks |= {f"{atom}/{tensor}": row.reshape(case.wanted(tensor).shape) for atom, row in zip(found.atoms, reading.mask, strict=True)}
+        masks |= {f"{atom}/{tensor}": row.reshape(case.wanted(tensor).shape).clone() for atom, row in zip(found.atoms, reading.mask, strict=True)}
     return masks
 
 

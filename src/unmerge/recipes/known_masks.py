@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from unmerge.recipes.case import Case
+from unmerge.recipes.decimals import shortest
 from unmerge.recipes.decoys import swapped
 from unmerge.recipes.learned import Learned, learned, nearness
 from unmerge.recipes.reading import changes_of
@@ -35,6 +36,7 @@ class KnownMasks:
         weight_error: (n,) three standard errors.
         density: (n,) share kept.
         epsilon: (n,) how much likelier than average the largest entries of a row are kept.
+        factor: lambda, where the rule normalises.
         rescaled: whether what was kept was rescaled.
         without: share of entries at which nothing unknown was kept.
         explained: share of telling entries that a sum of the known is, within rounding.
@@ -47,10 +49,18 @@ class KnownMasks:
     weight_error: Tensor
     density: Tensor
     epsilon: Tensor
+    factor: float
     rescaled: bool
     without: float
     explained: float
     decoys: Mapping[str, float]
+
+    @property
+    def typed(self) -> tuple[float, ...]:
+        """The shortest decimals within the errors."""
+        return tuple(
+            shortest(weight - error, weight + error) for weight, error in zip(self.weights.tolist(), self.weight_error.tolist(), strict=True)
+        )
 
     @property
     def lead(self) -> float:
@@ -77,6 +87,7 @@ def known_masks(case: Case, atoms: Sequence[str]) -> KnownMasks | None:
         weight_error=scale.loose * scale.weights,
         density=law.density,
         epsilon=law.epsilon,
+        factor=scale.factor,
         rescaled=scale.rescaled,
         without=sum(each.without for each in found.laws.values()) / len(found.laws),
         explained=_explained(case, tuple(atoms), found),

@@ -20,10 +20,13 @@ from unmerge.recipes.weights import Rule, least_squares
 
 #: weights that are looked at, entries that a law is begun with and learned from, and those of one tensor
 _WEIGHTS, _BEGUN, _LEARNED, _ALONE = 1_000_000, 3_000, 12_000, 2_000
-#: relative error of the factors, round by round: of all tensors together, then of one
+#: sums that a law is begun with at most
+_SUMS = 96_000
+#: relative error of the factors, round by round: of all tensors together, then of one; where some of its entries hold something unknown, factors
+#: are known less well
 _TOGETHER = (0.3, 0.25, 0.2, 0.2, 0.15, 0.15, 0.1, 0.1, 0.1, 0.07, 0.07, 0.05, 0.05, 0.03, 0.03, 0.03)
 _ONE = {torch.bfloat16: (0.02, 0.01, 4e-3, 2e-3, 2e-3), torch.float16: (0.02, 0.01, 3e-3, 5e-4, 3e-4)}
-_ONE_WIDE = (0.02, 0.01, 1e-3, 1e-4, 1e-6, 1e-7)
+_ONE_WIDE, _ONE_OF_SOME = (0.02, 0.01, 1e-3, 1e-4, 1e-6, 1e-7), (0.02, 0.01, 4e-3, 2e-3, 1e-3, 5e-4, 3e-4)
 #: shares kept that learning starts from, beside those that the target's spread suggests
 _STARTS = (0.5, 0.2, 0.8)
 #: rounds in which shares kept are learned from all tensors
@@ -42,12 +45,14 @@ class Learned:
         finest: the places in each tensor where the grid is finest.
         laws: the law of each, with shares kept in common.
         near: share of entries, where that tells, which a sum is near to.
+        error: relative, of the factors.
     """
 
     samples: Mapping[str, Sample]
     finest: Mapping[str, Tensor]
     laws: Mapping[str, Law]
     near: float
+    error: float
 
 
 def learned(case: Case, atoms: Sequence[str], without: float = 1.0) -> Learned | None:
@@ -66,7 +71,7 @@ def learned(case: Case, atoms: Sequence[str], without: float = 1.0) -> Learned |
         return None
     finest = {tensor: torch.argsort(size)[: more * _ALONE] for tensor, size in fine.items() if bool(size.isfinite().any())}
     chosen = {tensor: samples[tensor].some(places) for tensor, places in finest.items()}
-    errors = _ONE.get(case.dtype, _ONE_WIDE if without == 1 else _ONE_WIDE[:-2])
+    errors = _ONE.get(case.dtype, _ONE_WIDE if without == 1 else _ONE_OF_SOME)
     for starts in (slice(0, 1), slice(1, None)) if without == 1 else (slice(None),):
         law = _likeliest(together, starts, without)
         tried = {tensor: learn(chosen[tensor], law, errors, shares=False)[0] for tensor in list(chosen)[:: max(1, len(chosen) // _TRIED)]}
@@ -76,14 +81,15 @@ def learned(case: Case, atoms: Sequence[str], without: float = 1.0) -> Learned |
     else:
         return None
     laws = {tensor: tried.get(tensor) or learn(sample, law, errors, shares=False)[0] for tensor, sample in chosen.items()}
-    return Learned(samples, finest, _with_shares(case, chosen, laws), near)
+    error = max(PRECISION[case.dtype], 0.0 if without == 1 else errors[-1])
+    return Learned(samples, finest, _with_shares(chosen, laws, error), near, error)
 
 
-def _with_shares(case: Case, samples: Mapping[str, Sample], laws: Mapping[str, Law]) -> dict[str, Law]:
+def _with_shares(samples: Mapping[str, Sample], laws: Mapping[str, Law], error: float) -> dict[str, Law]:
     """The shares kept that all tensors have in common, learned at each one's own factors."""
     keep = next(iter(laws.values())).keep
     for _ in range(_SHARED):
-        counts = [by_rank(sample, posterior(sample, replace(laws[tensor], keep=keep), PRECISION[case.dtype])) for tensor, sample in samples.items()]
+        counts = [by_rank(sample, posterior(sample, replace(laws[tensor], keep=keep), error)) for tensor, sample in samples.items()]
         keep = line(*(torch.stack(column).sum(0) for column in zip(*counts, strict=True)))
     return {tensor: replace(law, keep=keep) for tensor, law in laws.items()}
 
@@ -125,7 +131,7 @@ def _finest(samples: Mapping[str, Sample], fine: Mapping[str, Tensor], count: in
 def _likeliest(sample: Sample, starts: slice, without: float) -> Law:
     """The law that makes a sample most probable: every rule from some of the starts on a part of it, the best on all of it."""
     count = sample.target.numel()
-    some = sample.some(slice(0, count, max(1, count // _BEGUN)))
+    some = sample.some(slice(0, count, max(1, count // min(_BEGUN, _SUMS >> len(sample.changes)))))
     tried = [learn(some, start, _TOGETHER) for rule in Rule for start in list(_starting(some, rule, without))[starts]]
     law = max(tried, key=lambda pair: pair[1])[0]
     return learn(sample, law, _TOGETHER[-6:])[0]

@@ -66,9 +66,7 @@ def known_part(case: Case, contents: Decomposition, looked: list[str]) -> Part |
 
 def _masked(case: Case, contents: Decomposition, found: KnownMasks) -> Part:
     """Random masks: where nothing unknown was kept, the target is a sum of what was kept of the known."""
-    weights, errors = found.weights.tolist(), found.weight_error.tolist()
-    recipe = recipe_of(case, found, [_rounded(weight, error) for weight, error in zip(weights, errors, strict=True)])
-    return _partial(contents, recipe, weights, errors, found)
+    return _partial(contents, recipe_of(case, found), found.weights.tolist(), found.weight_error.tolist(), found)
 
 
 def _banded(case: Case, contents: Decomposition, found: KnownBands) -> Part:

@@ -52,7 +52,7 @@ def scale_of(case: Case, found: Learned) -> Scale:
         if rescales and size + sample.target.numel() > _RESCALED:
             break
         size += sample.target.numel()
-        kept = posterior(sample, alone[tensor], PRECISION[case.dtype]).kept
+        kept = posterior(sample, alone[tensor], found.error).kept
         rescales[tensor] = sample.changes.abs().sum(1) / (sample.changes.abs() * kept).sum(1).clamp(min=1e-300)
     ratio = torch.stack(list(rescales.values()))
     factors = torch.stack([alone[tensor].factors for tensor in rescales])

@@ -58,7 +58,7 @@ def search(case: Case, tried: Iterable[Sequence[str]], looked: list[str]) -> lis
             looked.append(f"random masks of {', '.join(atoms)}")
             reading = drawn(case, atoms)
             if reading is not None and reading.speaks:
-                found.append(Candidate(recipe_of(case, reading, reading.typed, reading.factor), reading.explained, drawn=reading))
+                found.append(Candidate(recipe_of(case, reading), reading.explained, drawn=reading))
         found.sort(key=lambda candidate: (candidate.drawn is None, candidate.share < ANSWER, -candidate.exact, -candidate.share))
         if found and (found[0].drawn is not None or found[0].share >= ANSWER):
             return [candidate for candidate in found if candidate.share >= RIVAL]

@@ -8,7 +8,6 @@ normalised           dare_ties, normalised      della
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -22,10 +21,21 @@ _DEPENDS, _USUAL, _NEAR = 0.03, 0.15, 0.02
 
 
 class Masks(Protocol):
-    """What masks say: of n atoms, how they are combined, (n,) shares kept and how these depend on ranks, and whether the rest was rescaled."""
+    """What random masks say of n atoms.
+
+    Attributes:
+        atoms: names.
+        typed: weights, as they may have been typed.
+        rule: how kept changes are combined.
+        density, epsilon: (n,) shares kept, and how much likelier than average the largest entries of a row are kept.
+        factor: lambda, where the rule normalises.
+        rescaled: whether what was kept was rescaled.
+    """
 
     @property
     def atoms(self) -> tuple[str, ...]: ...
+    @property
+    def typed(self) -> tuple[float, ...]: ...
     @property
     def rule(self) -> Rule: ...
     @property
@@ -33,22 +43,17 @@ class Masks(Protocol):
     @property
     def epsilon(self) -> Tensor: ...
     @property
+    def factor(self) -> float: ...
+    @property
     def rescaled(self) -> bool: ...
 
 
-def recipe_of(case: Case, masks: Masks, weights: Sequence[float], factor: float = 1.0) -> Recipe:
-    """The recipe that draws such masks, its settings as short decimals.
-
-    Args:
-        case: target and models.
-        masks: what was read off.
-        weights: as they may have been typed.
-        factor: lambda.
-    """
+def recipe_of(case: Case, masks: Masks) -> Recipe:
+    """The recipe that draws such masks, or that of the known part, its settings as short decimals."""
     depends = float(masks.epsilon.median()) > _DEPENDS
     inputs = []
     for place, atom in enumerate(masks.atoms):
-        settings = {"weight": weights[place], "density": _share(float(masks.density[place]))}
+        settings = {"weight": masks.typed[place], "density": _share(float(masks.density[place]))}
         epsilon = float(masks.epsilon[place])
         if depends and abs(epsilon - _USUAL) > _NEAR:
             settings["epsilon"] = _share(epsilon)
@@ -62,8 +67,8 @@ def recipe_of(case: Case, masks: Masks, weights: Sequence[float], factor: float 
             shared["normalize"] = masks.rule is Rule.NORMALISED
     if not masks.rescaled:
         shared["rescale"] = False
-    if masks.rule is Rule.NORMALISED and factor != 1:
-        shared["lambda"] = factor
+    if masks.rule is Rule.NORMALISED and masks.factor != 1:
+        shared["lambda"] = masks.factor
     return Recipe(method, tuple(inputs), BASE, shared, case.dtype_name)
 
 
