@@ -8,7 +8,7 @@ does; ratios of weights follow from entries where two known atoms survive; a las
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ _NARROW, _WIDE = {torch.bfloat16: 8e-3, torch.float16: 2e-3, torch.float32: 1e-4
 _PRECISION = {torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10, torch.float32: 2.0**-21, torch.float64: 2.0**-50}
 #: relative errors of weights while entries that they explain are chosen
 _LOOSE = (0.05, 0.02, 0.01, 0.0)
+#: a peak's surroundings, to either side; coefficients that are looked for
+_AROUND, _LEAST, _MOST = 0.15, 0.1, 2.5
 #: entries that a peak needs, absent atoms that are swapped in
 _FEW, _ABSENT = 30, 2
 #: shares of entries: steps in which bands are found, and from which an end of one is an end
@@ -76,7 +78,7 @@ def partly(case: Case, atoms: Sequence[str]) -> Part | None:
     if any(coefficient is None for coefficient in coefficients):
         return None
     lone = torch.tensor(coefficients, dtype=torch.float64)
-    bands = tuple(_band(ranked, place, float(lone[place])) for place in range(len(lone)))
+    bands = tuple(_band(ranked, place, float(lone[place]), case.dtype) for place in range(len(lone)))
     if all(band.reach[1] - band.top[0] > _WHOLE for band in bands):
         return None
     kept = ranked.kept([band.settings for band in bands])
@@ -85,38 +87,43 @@ def partly(case: Case, atoms: Sequence[str]) -> Part | None:
     return _part(case, flat, kept, bands, tuple(atoms), weighing)
 
 
-def _votes(low: Tensor, high: Tensor) -> float | None:
-    """Where intervals pile up highest, each with its width as one over its height; None where there are few."""
+def _votes(low: Tensor, high: Tensor, step: float) -> float | None:
+    """Where intervals pile up most above their surroundings, each with one over its width as its height; None where there are few."""
     if len(low) < _FEW:
         return None
-    height = 1 / (high - low)
-    ends, order = torch.cat([low, high]).sort()
-    total = torch.cat([height, -height])[order].cumsum(0)
-    place = int(total[:-1].argmax())
-    return float(ends[place] + ends[place + 1]) / 2
+    start, height = float(low.min()), 1 / (high - low)
+    first, last = (((ends - start) / step).round().to(torch.int64) for ends in (low, high))
+    pile = torch.zeros(int(last.max()) + 2, dtype=torch.float64).index_add_(0, first, height).index_add_(0, last, -height).cumsum(0)
+    reach = min(int(_AROUND / step), len(pile) - 1)
+    total = torch.cat([torch.zeros(1), pile.cumsum(0)])
+    ends = torch.arange(len(pile))
+    before, after = (ends - reach).clamp(min=0), (ends + reach + 1).clamp(max=len(pile))
+    around = (total[after] - total[before]) / (after - before)
+    return start + step * int(((pile - around) / (around + pile.mean()).sqrt()).argmax())
 
 
 def _peak(changes: Tensor, flat: Flat, dtype: torch.dtype) -> float | None:
     """The coefficient with which an atom alone explains most entries."""
     there = (changes * flat.target > 0) & (flat.half < _WIDE * flat.target.abs())
+    there &= (flat.target.abs() > _LEAST * changes.abs()) & (flat.target.abs() < _MOST * changes.abs())
     ratio = flat.target[there] / changes[there]
     width = (flat.half[there] / changes[there].abs()).clamp(min=_NARROW[dtype] * ratio / 2)
     # on a logarithmic scale, where changes of any size spread as widely
-    found = _votes((ratio - width).log(), (ratio + width).log())
+    found = _votes((ratio - width).log(), (ratio + width).log(), _NARROW[dtype] / 4)
     return None if found is None else float(torch.tensor(found).exp())
 
 
-def _band(ranked: Ranked, place: int, coefficient: float) -> Band:
+def _band(ranked: Ranked, place: int, coefficient: float, dtype: torch.dtype) -> Band:
     """Where along the ranks an atom alone explains more entries than by chance; chance is what other coefficients explain."""
     flat, changes = ranked.flat, ranked.flat.atoms[place]
     there = (flat.target != 0) & (changes != 0)
     where = (ranked.rank[place] * _BINS // ranked.size)[there]
 
+    slack = (flat.half * (1 + 1e-6) + _NARROW[dtype] / 2 * coefficient * changes.abs())[there]
+
     def hits(factor: float) -> Tensor:
-        off = (flat.target - factor * coefficient * changes).abs()[there]
-        return torch.zeros(_BINS, dtype=torch.float64).index_add_(
-            0, where, (off <= flat.half[there] * (1 + 1e-6) + 1e-6 * changes.abs()[there]).double()
-        )
+        found = (flat.target - factor * coefficient * changes).abs()[there] <= slack
+        return torch.zeros(_BINS, dtype=torch.float64).index_add_(0, where, found.double())
 
     count = torch.bincount(where, minlength=_BINS).double()
     more = hits(1.0) - (hits(0.8) + hits(1.25)) / 2
@@ -124,9 +131,9 @@ def _band(ranked: Ranked, place: int, coefficient: float) -> Band:
     gain = torch.cat([torch.zeros(1), (more - usual * count / 2).cumsum(0)])
     lowest, start = torch.cummin(gain, 0)
     last = int((gain - lowest).argmax())
-    first, last = int(start[last]) / _BINS, last / _BINS
-    first, last = (0.0 if first <= _EDGE else first), (1.0 if last >= 1 - _EDGE else last)
-    return Band((first, first), (last, last))
+    top, reach = int(start[last]) / _BINS, last / _BINS
+    top, reach = (0.0 if top <= _EDGE else top), (1.0 if reach >= 1 - _EDGE else reach)
+    return Band((top, top), (reach, reach))
 
 
 def _middle(share: Tensor, more: Tensor) -> float:
@@ -151,7 +158,7 @@ def _start(flat: Flat, kept: Tensor, lone: Tensor, rule: Rule, dtype: torch.dtyp
         share = (flat.target[both] - changes[place][both]) / apart
         good = (width < _WIDE) & (share > 0.02) & (share < 0.98)
         width = width.clamp(min=_NARROW[dtype] / 2)
-        found = _votes((share - width)[good], (share + width)[good])
+        found = _votes((share - width)[good], (share + width)[good], _NARROW[dtype] / 4)
         if found is not None:
             weights[place] = (1 - found) / found
     return Weighing(rule, weights / weights.max(), factor)

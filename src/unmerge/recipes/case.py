@@ -79,7 +79,8 @@ class Case:
         chosen: dict[str, str] = {}
         for tensor in sorted(self.tensors, key=lambda name: (self.read(BASE, name).numel(), name)):
             chosen.setdefault(tensor.rpartition(".layers.")[2].partition(".")[2] or tensor, tensor)
-        names, size = [], 0
+        names: list[str] = []
+        size = 0
         for tensor in chosen.values():
             if names and size + self.read(BASE, tensor).numel() > QUICK:
                 break
