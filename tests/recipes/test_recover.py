@@ -98,7 +98,8 @@ def test_random_masks(method: str, zoo: Path, merged: Merged, recovered: Callabl
 def test_one_adapter(merged: Merged, zoo: Path, recovered: Callable[[Path], RecoveredRecipe]) -> None:
     (name,) = drawn_names(zoo, 1, seed=3)
     record = recovered(merged({name: 1.0}))
-    assert (record.answer, record.method, record.identical_share) == ("recipe", "passthrough", 1.0)
+    assert (record.answer, record.method, record.identical_share) == ("recipe", "task_arithmetic", 1.0)
+    assert record.parameters["models"] == {name: {"weight": 1.0}}
 
 
 def test_the_base_itself(zoo: Path, recovered: Callable[[Path], RecoveredRecipe]) -> None:

@@ -35,6 +35,8 @@ _QUANTILE = 0.75
 _COARSE = 0.02
 #: where less than this share of an atom is left after projecting, what is unknown covers it: least squares, and the leak in the interval
 _KEPT = 0.01
+#: the estimators that unknown components do not move: intervals left by rounding, and projecting off what is unknown
+INTERVALS, OBLIQUE = "intervals", "oblique"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,13 @@ class Measured:
     unknown_components: int | None
     trimmed: bool
     rounding_share: float | None
+
+    @property
+    def clear(self) -> list[int]:
+        """Places of the components whose coefficient is known to be above 0; all of them unless the unknown was projected off."""
+        if self.estimator != OBLIQUE:
+            return list(range(len(self.coefficients)))
+        return np.flatnonzero(self.interval[:, 0] > 0).tolist()
 
 
 def measure(
@@ -92,7 +101,7 @@ def measure(
             fitted, interval = snapped, _widened(np.stack([snapped, snapped], 1), FIGURES * np.abs(snapped))
         else:
             interval = _widened(sample.interval(fitted), sample.figures * np.abs(fitted))
-        return Measured(fitted, interval, products.tensors, _own(systems), "intervals", 0, 0, False, sample.rounding_share(fitted))
+        return Measured(fitted, interval, products.tensors, _own(systems), INTERVALS, 0, 0, False, sample.rounding_share(fitted))
     own = [Directions.of(low_rank(atoms, chosen, item.tensor), DIRECTIONS) for item in seen] if len(chosen) else []
     first = oblique(seen, chosen, own, squares) if own else squares
     names = tuple(item.tensor for item in seen)
@@ -102,10 +111,10 @@ def measure(
     leaked = leak(products, chosen) / np.sqrt(np.einsum("mii->i", products.gram)[chosen])
     trimmed = bool(sample and sample.is_trimmed(squares))
     if sample and not trimmed and sample.coarseness > _COARSE:
-        coefficients, estimator, tensors = fitted, "intervals", products.tensors
+        coefficients, estimator, tensors = fitted, INTERVALS, products.tensors
         interval = _widened(sample.interval(fitted), leaked)
     elif rank and not trimmed and bool((closer.kept >= _KEPT).all()):
-        coefficients, estimator, tensors, systems = closer.coefficients, "oblique", names, (closer.gram, closer.correlation)
+        coefficients, estimator, tensors, systems = closer.coefficients, OBLIQUE, names, (closer.gram, closer.correlation)
         interval = jackknife_interval(*systems, coefficients)
         interval = _widened(interval, np.abs(squares - coefficients) * _hidden(seen, chosen, coefficients))
     else:

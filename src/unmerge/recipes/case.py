@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,6 +59,8 @@ class Case:
     dtype: torch.dtype
     tensors: tuple[str, ...]
     _held: dict[tuple[str, str], Tensor] = field(default_factory=dict, repr=False, compare=False)
+    #: what methods share of what they made out of a case, by key
+    made_out: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def of(inputs: Inputs, target: Checkpoint, changed: Sequence[str]) -> Case:
@@ -122,7 +125,11 @@ class Case:
         """
         same = counted = 0
         for tensor in self.tensors if tensors is None else tensors:
-            base, wanted, made = self.read(BASE, tensor), self.wanted(tensor), self.made(recipe, tensor)
+            base, wanted = self.read(BASE, tensor), self.wanted(tensor)
+            try:
+                made = self.made(recipe, tensor)
+            except ValueError:  # mergekit refuses to run it on this tensor: multislerp, where no direction is left
+                return 0.0
             differs = (wanted != base) | (made != base)
             equal = wanted == made
             if spacings:

@@ -45,6 +45,8 @@ def nearby(value: float, tolerance: float) -> list[float]:
     [0.3, 0.298, 0.299, 0.301, 0.302, 0.303, ...]
     """
     found: dict[float, None] = {}
+    if not math.isfinite(value):
+        return []
     for decimals in range(MOST + 1):
         step = 10.0**-decimals
         low, high = sorted((value * (1 - tolerance), value * (1 + tolerance)))
@@ -52,6 +54,26 @@ def nearby(value: float, tolerance: float) -> list[float]:
         if last - first > 40:
             break
         for number in range(first, last + 1):
+            found.setdefault(round(number * step, decimals))
+    return list(found)
+
+
+def around(value: float, reach: float) -> list[float]:
+    """Decimals within a distance of a value, those with the fewest decimals first, then the nearest; leading zeros do not count.
+
+    >>> around(0.299, 0.002)
+    [0.3, 0.299, 0.298, 0.301, 0.297...]
+    >>> around(0.000249, 0.000001)[0]
+    0.00025
+    """
+    found: dict[float, None] = {}
+    leading = max(0, -math.floor(math.log10(abs(value) + reach)) - 1)
+    for decimals in range(MOST + leading + 1):
+        step = 10.0**-decimals
+        whole = range(math.ceil((value - reach) / step - 1e-9), math.floor((value + reach) / step + 1e-9) + 1)
+        if len(whole) > 40:
+            break
+        for number in sorted(whole, key=lambda number: abs(number * step - value)):
             found.setdefault(round(number * step, decimals))
     return list(found)
 

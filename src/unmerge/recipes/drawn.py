@@ -1,29 +1,31 @@
-"""A merge with random masks, recovered: factors by expectation-maximisation, masks by reading them off, then the settings.
+"""A merge with random masks, recovered: factors and shares kept, weights and rescales, then the masks.
 
-mergekit rescales what is kept of an atom to the L1 norm that the whole had, tensor by tensor: sum |d| / sum |m d|, which the
-masks tell. A factor over its rescale is the weight.
+With weights and rescales as numbers of the dtype the merge is run again, entry by entry, for every way to keep and drop: what
+is explained is explained to the last bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
-from unmerge.recipes.case import Case, Flat
-from unmerge.recipes.decimals import shortest
-from unmerge.recipes.masks import BINS, Mixture, Reading, learn, read, settle
-from unmerge.recipes.weights import Rule, Weighing, least_squares
+from unmerge.core.records import write_bytes
+from unmerge.recipes.case import Case
+from unmerge.recipes.learned import Learned, learned
+from unmerge.recipes.masks import Law, by_rank, line, posterior
+from unmerge.recipes.reading import PRECISION, Acting, read_off, sample_of
+from unmerge.recipes.recipe import BASE
+from unmerge.recipes.scale import scale_of
+from unmerge.recipes.settled import Settled, settled
+from unmerge.recipes.weights import Rule
 
-#: entries that factors are learned from, and relative rounding errors
-_LEARNED = 20_000
-_PRECISION = {torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12, torch.float32: 2.0**-24, torch.float64: 2.0**-53}
-#: relative scatter of the rescale over tensors, and a share explained with it that makes other starts needless
-_RESCALE, _ENOUGH = 0.02, 0.98
-#: shares kept that learning starts from, beside those that the target's spread suggests
-_STARTS = (0.15, 0.4, 0.7)
+#: shares explained, distances from a line over ranks, and a share kept that is all, beyond which no masks were drawn
+_EXPLAINED, _STRAIGHT, _WHOLE = 0.95, 0.1, 0.985
 
 
 @dataclass(frozen=True)
@@ -33,162 +35,104 @@ class Drawn:
     Attributes:
         atoms: names, n of them.
         rule: how kept changes are combined.
-        weights: (n,); under a rule that normalises up to scale, the largest 1.
-        weight_error: (n,) standard errors.
+        weights: (n,) that acted; under a rule that normalises up to scale.
+        typed: the shortest decimals that act so.
         density: (n,) share kept.
         epsilon: (n,) how much likelier than average the largest entries of a row are kept.
+        straight: largest distance of the shares kept from a line over ranks.
         factor: lambda, where the rule normalises.
         rescaled: whether what was kept was rescaled.
-        mixtures: by tensor, with its own factors.
-        explained: share of the target's changed entries that one of the sums explains within rounding.
+        acting: by tensor.
+        explained: share of the target's changed entries that one of the sums is, to the last bit.
+        telling: the same share where few values are sums: where the dtype's grid is fine beside the atoms' changes.
+        telling_entries: how many these are.
         error: ||t - t_hat|| / ||t|| with the masks read off.
-        likelihood: mean log-likelihood of an entry.
     """
 
     atoms: tuple[str, ...]
     rule: Rule
     weights: Tensor
-    weight_error: Tensor
+    typed: tuple[float, ...]
     density: Tensor
     epsilon: Tensor
+    straight: float
     factor: float
     rescaled: bool
-    mixtures: dict[str, Mixture]
+    acting: dict[str, Acting]
     explained: float
+    telling: float
+    telling_entries: int
     error: float
-    likelihood: float
+
+    @property
+    def speaks(self) -> bool:
+        """Whether masks like these speak for a merge that draws them: nearly all is explained, and a rank says no more than a line over ranks."""
+        return min(self.explained, self.telling) >= _EXPLAINED and self.straight <= _STRAIGHT and bool((self.density < _WHOLE).any())
 
 
 def drawn(case: Case, atoms: Sequence[str]) -> Drawn | None:
     """Recover a merge with random masks, under the likeliest of the rules; None where nothing comes of it."""
-    flat = case.flat(atoms, case.enough)
-    bins = row_ranks(case, flat)
-    precision = _PRECISION[case.dtype]
-    moved = torch.nonzero((flat.atoms != 0).any(0))[:, 0]
-    if len(moved) < 100:
-        return None
-    chosen = moved[:: max(1, len(moved) // _LEARNED)]
-    sample, sample_bins = flat.some(chosen), bins[:, chosen]
-    mixture, likelihood = None, -torch.inf
-    for starts in (slice(0, 1), slice(1, None)):
-        for rule in Rule:
-            for start in _starting(sample, rule)[starts]:
-                learned, found = learn(sample, sample_bins, start, precision)
-                if found > likelihood and bool(torch.isfinite(learned.factors).all()):
-                    mixture, likelihood = learned, found
-        if mixture is not None and _explained(sample, sample_bins, mixture, precision) > _ENOUGH:
-            break
-    return None if mixture is None else _by_tensor(flat, bins, tuple(atoms), mixture, precision)
+    found = learned(case, atoms)
+    return None if found is None else _read(case, tuple(atoms), found, settled(case, atoms, found, scale_of(case, found)))
 
 
-def _explained(flat: Flat, bins: Tensor, mixture: Mixture, precision: float) -> float:
-    """Share of changed entries that a sum explains within the rescale's scatter over tensors."""
-    reading = read(flat, bins, mixture, _RESCALE, precision)
-    return float(reading.trusted[flat.target != 0].double().mean())
+def read_masks(case: Case, found: Drawn) -> dict[str, Tensor]:
+    """The masks, "atom/tensor", as booleans in the tensor's shape: of the most probable sum that the target is.
+
+    Where an election hides a mask, or an atom leaves an entry as it is, that is the usual one.
+    """
+    masks: dict[str, Tensor] = {}
+    for tensor, acting in found.acting.items():
+        sample = sample_of(case, found.atoms, tensor)
+        reading = read_off(case, found.atoms, tensor, acting, posterior(sample, acting.law, PRECISION[case.dtype]))
+        masks |= {f"{atom}/{tensor}": row.reshape(case.wanted(tensor).shape) for atom, row in zip(found.atoms, reading.mask, strict=True)}
+    return masks
 
 
-def row_ranks(case: Case, flat: Flat) -> Tensor:
-    """(n, N) the step of each entry's rank by magnitude within its row."""
-    bins = torch.zeros_like(flat.atoms, dtype=torch.int64)
-    for tensor, part in flat.parts.items():
-        width = case.wanted(tensor).shape[-1]
-        rows = flat.atoms[:, part].abs().reshape(len(flat.atoms), -1, width)
-        rank = torch.argsort(torch.argsort(rows, dim=2), dim=2)
-        bins[:, part] = (rank * BINS // width).reshape(len(flat.atoms), -1)
-    return bins
+def write_masks(case: Case, found: Drawn, out: Path) -> None:
+    """Write the masks as a safetensors file, beside and renamed."""
+    settings = {"atoms": " ".join(found.atoms), "rule": found.rule.value}
+    write_bytes(out, save(read_masks(case, found), settings))
 
 
-def _starting(flat: Flat, rule: Rule) -> list[Mixture]:
-    """Least squares is unbiased under random masks; how far the target scatters around it says what share was kept."""
-    weights = least_squares(flat.atoms, flat.target).clamp(min=1e-3)
-    squares = flat.atoms.square()
-    spread = least_squares(squares, (flat.target - weights @ flat.atoms).square()) / weights.square()
-    shares = [(1 / (1 + spread.clamp(min=0.01))).clamp(0.03, 0.97)] + [torch.full_like(weights, share) for share in _STARTS]
-    found = []
-    for share in shares:
-        keep = share[:, None].expand(-1, BINS).clone()
-        if rule is Rule.NORMALISED:
-            found.append(Mixture(Weighing(rule, weights / weights.max()), 1 / share, keep))
-        else:
-            found.append(Mixture(Weighing(rule, weights / share), torch.ones_like(weights), keep))
-    return found
-
-
-def _by_tensor(flat: Flat, bins: Tensor, atoms: tuple[str, ...], mixture: Mixture, precision: float) -> Drawn:
-    mixtures: dict[str, Mixture] = {}
-    readings: dict[str, Reading] = {}
-    ratios, weights, sizes = [], [], []
-    for tensor, part in flat.parts.items():
-        here = replace(flat.some(torch.arange(part.start, part.stop)), parts={tensor: slice(0, part.stop - part.start)})
-        if not bool((here.atoms != 0).any(1).all()):
-            mixtures[tensor], readings[tensor] = mixture, read(here, bins[:, part], mixture, 0.0, precision)
-            continue
-        mixtures[tensor], readings[tensor] = settle(here, bins[:, part], mixture, precision)
-        whole, left = here.atoms.abs().sum(1), (here.atoms.abs() * readings[tensor].kept).sum(1)
-        ratios.append(whole / left.clamp(min=1e-300))
-        weights.append(mixtures[tensor].weighing.weights)
-        sizes.append(mixtures[tensor].factors)
-    kept = torch.cat([readings[tensor].kept for tensor in flat.parts], 1)
-    ratio, factors, found = (torch.stack(rows) for rows in (ratios, sizes, weights))
-    plain, rescaled = _scatter(factors), _scatter(factors / ratio)
-    is_rescaled = bool(rescaled.mean() <= plain.mean())
-    factor = 1.0
-    if mixture.weighing.rule is Rule.NORMALISED:
-        factor = float((factors / ratio if is_rescaled else factors).median())
-    else:
-        found = factors / ratio if is_rescaled else factors
-    made, tolerance = (torch.cat([getattr(readings[tensor], name) for tensor in flat.parts]) for name in ("made", "tolerance"))
-    off, moved = (flat.target - made).abs(), flat.target != 0
-    density, epsilon = _kept_by_rank(flat, bins, kept)
+def _read(case: Case, atoms: tuple[str, ...], found: Learned, settled: Settled) -> Drawn:
+    law = next(iter(found.laws.values()))
+    counts, off, norm = torch.zeros(4), 0.0, 0.0
+    acting = dict(settled.acting)
+    kept, seen = torch.zeros_like(law.keep), torch.zeros_like(law.keep)
+    for tensor, sample in found.samples.items():
+        if tensor not in acting:  # an atom leaves this tensor as it is
+            acting[tensor] = _typical(acting, law)
+        said = posterior(sample, acting[tensor].law, PRECISION[case.dtype])
+        reading = read_off(case, atoms, tensor, acting[tensor], said)
+        told = reading.telling & reading.changed
+        counts += torch.stack([(reading.explained & reading.changed).sum(), reading.changed.sum(), (reading.explained & told).sum(), told.sum()])
+        base = case.read(BASE, tensor).reshape(-1).double()
+        off += float((reading.made.double() - base - sample.target).square().sum())
+        norm += float(sample.target.square().sum())
+        here = by_rank(sample, said)
+        kept, seen = kept + here[0], seen + here[1]
+    shares = line(kept, seen)
+    first = next(iter(acting.values()))
     return Drawn(
         atoms=atoms,
-        rule=mixture.weighing.rule,
-        weights=found.median(0).values,
-        weight_error=_scatter(found) * found.median(0).values / len(found) ** 0.5,
-        density=density,
-        epsilon=epsilon,
-        factor=factor,
-        rescaled=is_rescaled,
-        mixtures=mixtures,
-        explained=float((off <= tolerance)[moved].double().mean()),
-        error=float(off.norm() / flat.target.norm()),
-        likelihood=sum(readings[tensor].likelihood * (part.stop - part.start) for tensor, part in flat.parts.items()) / flat.target.numel(),
+        rule=law.rule,
+        weights=first.weights.double(),
+        typed=settled.typed,
+        density=replace(law, keep=shares).density,
+        epsilon=replace(law, keep=shares).epsilon,
+        straight=float((((kept / seen.clamp(min=1) - shares).abs() - 2 / seen.sqrt()) * (seen > 0)).max()),
+        factor=first.factor,
+        rescaled=settled.rescaled,
+        acting=acting,
+        explained=float(counts[0] / counts[1].clamp(min=1)),
+        telling=float(counts[2] / counts[3].clamp(min=1)),
+        telling_entries=int(counts[3]),
+        error=(off / norm) ** 0.5 if norm else 0.0,
     )
 
 
-def _scatter(rows: Tensor) -> Tensor:
-    """(n,) relative spread of (tensors, n), from the median absolute deviation."""
-    middle = rows.median(0).values
-    return 1.4826 * (rows - middle).abs().median(0).values / middle.abs().clamp(min=1e-300)
-
-
-def _kept_by_rank(flat: Flat, bins: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """(n,) density and epsilon of keep = density - epsilon + 2 epsilon x rank, least squares over all entries that are not 0."""
-    density, epsilon = [], []
-    for changes, where, probability in zip(flat.atoms, bins, kept, strict=True):
-        there = changes != 0
-        rank = (where[there].double() + 0.5) / BINS * 2 - 1
-        rows = torch.stack([torch.ones_like(rank), rank])
-        level, slope = least_squares(rows, probability[there])
-        density.append(level)
-        epsilon.append(slope)
-    return torch.stack(density), torch.stack(epsilon)
-
-
-def typed_share(value: float, entries: int) -> float:
-    """The shortest decimal that a share measured on so many entries may have been."""
-    slack = 4 * (max(value * (1 - value), 1e-4) / entries) ** 0.5 + 1e-3
-    return shortest(max(value - slack, 0.0), min(value + slack, 1.0))
-
-
-def explained(case: Case, atoms: Sequence[str], mixtures: dict[str, Mixture]) -> float:
-    """The share of changed entries that a sum of some atoms' changes explains within rounding, at given factors."""
-    hits = moved = 0
-    precision = _PRECISION[case.dtype]
-    for tensor, mixture in mixtures.items():
-        flat = case.flat(atoms, [tensor])
-        reading = read(flat, row_ranks(case, flat), mixture, 0.0, precision)
-        changed = flat.target != 0
-        hits += int((((flat.target - reading.made).abs() <= reading.tolerance) & changed).sum())
-        moved += int(changed.sum())
-    return hits / max(moved, 1)
+def _typical(acting: Mapping[str, Acting], law: Law) -> Acting:
+    first = next(iter(acting.values()))
+    middle = torch.stack([other.rescales.double() for other in acting.values()]).median(0).values
+    return replace(first, law=law, rescales=middle.to(first.rescales.dtype))

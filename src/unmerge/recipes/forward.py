@@ -32,6 +32,8 @@ def depth_of(tensor: str, layers: int) -> float:
 
 def at(setting: Setting, tensor: str, depth: float) -> Any:
     """The value that a setting has for one tensor: gradients and filters are mergekit's."""
+    if isinstance(setting, list):
+        setting = [_conditional()(**part) if isinstance(part, dict) else part for part in setting]
     return _evaluate()(tensor, setting, depth, validate=lambda value: value)
 
 
@@ -45,7 +47,7 @@ def forward(recipe: Recipe, tensors: Mapping[str, Tensor], tensor: str, depth: f
         depth: see ``depth_of``.
     """
     base = need("mergekit.merge_methods.base", "merge")
-    method = _method(recipe.method)
+    method = method_named(recipe.method)
     order = [model.model for model in recipe.inputs]
     if recipe.base is not None and recipe.base not in order:
         order.append(recipe.base)
@@ -62,13 +64,19 @@ def forward(recipe: Recipe, tensors: Mapping[str, Tensor], tensor: str, depth: f
 
 
 @cache
-def _method(name: str) -> Any:
+def method_named(name: str) -> Any:
+    """One of mergekit's merge methods."""
     return need("mergekit.merge_methods", "merge").get(name)
 
 
 @cache
 def _evaluate() -> Any:
     return need("mergekit.config", "merge").evaluate_setting
+
+
+@cache
+def _conditional() -> Any:
+    return need("mergekit.config", "merge").ConditionalParameter
 
 
 __all__ = ["BASE", "at", "depth_of", "forward", "layer_of"]

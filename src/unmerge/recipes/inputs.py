@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -43,7 +44,7 @@ class Inputs:
         adapters = {atom.name for atom in self.dictionary.atoms if isinstance(atom, Adapter)}
         return {BASE: base} | {name: f"{base}+{folder.resolve()}" if name in adapters else str(folder.resolve()) for name, folder in folders.items()}
 
-    @property
+    @cached_property
     def layers(self) -> int:
         """How many layers the base has."""
         return 1 + max((layer_of(tensor) or 0 for tensor in self.base.shapes), default=0)

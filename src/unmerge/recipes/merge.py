@@ -101,7 +101,7 @@ def _run(runnable: dict[str, Any], out: Path, loras: Path, seed: int, configurat
         parsed = config.MergeConfiguration.model_validate(runnable)
         settings = options.MergeOptions(lora_merge_cache=str(loras), random_seed=seed, quiet=True, write_model_card=False)
         loaders.clear()
-        with quiet():
+        with quiet(), _types_of_layers(run):
             run.run_merge(parsed, str(out), options=settings)
     except Exception as error:
         if is_refusal(error):
@@ -116,6 +116,25 @@ def _run(runnable: dict[str, Any], out: Path, loras: Path, seed: int, configurat
         ) from error
     finally:
         loaders.clear()
+
+
+@contextmanager
+def _types_of_layers(run: Any) -> Iterator[None]:
+    """Give stacked layers their types: transformers 5 wants one for each layer, mergekit 0.1.5 sets their number alone."""
+    plain = run._model_out_config
+
+    def typed(config: Any, *others: Any, **settings: Any) -> Any:
+        made = plain(config, *others, **settings)
+        types = getattr(made, "layer_types", None)
+        if types and config.slices:
+            made.layer_types = [types[layer] for part in config.slices for layer in range(*part.sources[0].layer_range)]
+        return made
+
+    run._model_out_config = typed
+    try:
+        yield
+    finally:
+        run._model_out_config = plain
 
 
 @contextmanager

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import permutations
+
+import torch
 
 from unmerge.recipes.case import Case
 from unmerge.recipes.recipe import Recipe
@@ -12,6 +15,8 @@ from unmerge.recipes.recipe import Recipe
 DONE = 0.99999
 #: at most so many inputs are put into every order
 _ORDERED = 5
+#: spacings that another order of the same sum may move a weight by, and the share of weights within them that is worth a search
+_ROUNDINGS, _PLAUSIBLE = {torch.bfloat16: 4.0, torch.float16: 4.0, torch.float32: 32.0, torch.float64: 32.0}, 0.9
 
 
 def best(case: Case, recipes: Iterable[Recipe], tensors: Sequence[str], start: Recipe | None = None) -> Recipe:
@@ -48,8 +53,15 @@ def coordinates(case: Case, recipe: Recipe, moves: Sequence[Callable[[Recipe], I
 
 
 def ordered(case: Case, recipe: Recipe, tensors: Sequence[str]) -> Recipe:
-    """The order of the inputs that gives the most identical weights: sums in floating point depend on it."""
-    if not 2 <= len(recipe.inputs) <= _ORDERED:
-        return recipe
-    orders = (Recipe(recipe.method, inputs, recipe.base, recipe.parameters, recipe.dtype) for inputs in permutations(recipe.inputs))
+    """The order of the inputs that gives the most identical weights: sums in floating point depend on it.
+
+    Of more inputs than can be put into every order, the last ones stay.
+    """
+    first, rest = recipe.inputs[:_ORDERED], recipe.inputs[_ORDERED:]
+    orders = (replace(recipe, inputs=(*inputs, *rest)) for inputs in permutations(first))
     return best(case, orders, tensors, start=recipe)
+
+
+def plausible(case: Case, recipe: Recipe) -> bool:
+    """A cheap first look at a recipe whose inputs may stand in another order: nearly all of a few tensors within a few roundings."""
+    return case.identical(recipe, case.quick, spacings=_ROUNDINGS[case.dtype]) >= _PLAUSIBLE

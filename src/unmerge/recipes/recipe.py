@@ -27,15 +27,31 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """Some layers of one model in the place where they come in a stack.
+
+    Attributes:
+        model: an atom's name, or ``BASE``.
+        first: the first layer.
+        end: the layer after the last one.
+    """
+
+    model: str
+    first: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A mergekit configuration, models by name.
 
     Attributes:
         method: as mergekit names it.
-        inputs: the models, in order; sums in floating point depend on it.
+        inputs: the models, in order; sums in floating point depend on it. None where layers are stacked.
         base: the model that changes are taken from, or None.
         parameters: settings for all models.
         dtype: that mergekit computes in.
+        slices: layers that are stacked, in order.
     """
 
     method: str
@@ -43,11 +59,12 @@ class Recipe:
     base: str | None = None
     parameters: Mapping[str, Setting] = field(default_factory=dict)
     dtype: str = "bfloat16"
+    slices: tuple[Slice, ...] = ()
 
     @property
     def atoms(self) -> tuple[str, ...]:
         """The names of the dictionary's atoms that go in."""
-        names = [model.model for model in self.inputs] + ([self.base] if self.base else [])
+        names = [*(model.model for model in self.inputs), *(part.model for part in self.slices), *([self.base] if self.base else [])]
         return tuple(dict.fromkeys(name for name in names if name != BASE))
 
     def setting(self, atom: str, name: str) -> Setting:
@@ -76,5 +93,8 @@ class Recipe:
         written["dtype"] = self.dtype
         if self.parameters:
             written["parameters"] = dict(self.parameters)
+        if self.slices:
+            sources = [{"model": place[part.model], "layer_range": [part.first, part.end]} for part in self.slices]
+            return {**written, "slices": [{"sources": [source]} for source in sources]}
         written["models"] = models
         return written

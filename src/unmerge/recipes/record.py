@@ -35,8 +35,9 @@ class Proof(BaseModel):
         largest_change: of the target from the base.
         reconstruction_error: ||t - t_hat|| / ||t||; for random masks with the masks read off.
         by_kind: by kind of tensor.
-        explained: for random masks, the share of changed weights that one of the 2^n sums explains within rounding.
-        decoys: the same share with one atom swapped for an absent one, "present -> absent".
+        explained: for random masks, the share of changed weights that one of the 2^n sums is, to the last bit.
+        telling: the same share among weights where few of the values that the target could have are sums.
+        decoys: that share with one atom swapped for an absent one, "present -> absent".
     """
 
     identical_share: float | None = None
@@ -45,37 +46,73 @@ class Proof(BaseModel):
     reconstruction_error: float
     by_kind: dict[str, KindProof] = {}
     explained: float | None = None
+    telling: float | None = None
     decoys: dict[str, float] = {}
 
 
 class Rival(BaseModel):
-    """Another recipe that was run, with its share of identical (or explained) weights and what tells the two apart."""
+    """Another recipe.
+
+    Attributes:
+        method, parameters: as in the answer.
+        identical_share: of the changed weights; of random masks the explained share; None where only a part is known.
+        apart: what tells it from the answer.
+    """
 
     method: str
     parameters: dict[str, Any]
-    identical_share: float
+    identical_share: float | None
     apart: str
 
 
 class Unknown(BaseModel):
-    """What the known atoms leave: its share of the target's squared norm, its norm, and the rank that stands above noise, largest over tensors."""
+    """What the known atoms leave.
+
+    Attributes:
+        share: of the target's squared norm.
+        norm: of what is left.
+        rounding_share: what rounding alone would have left of a target made of the known part; None where no part is known, or nothing
+            was rounded.
+        rank: that stands above the noise, in most of the tensors; None where no tensor can tell.
+        components: how many atoms of the dictionary's usual rank that is, at least.
+        nature: what it may be, in words.
+    """
 
     share: float
     norm: float
+    rounding_share: float | None = None
     rank: int | None = None
+    components: int | None = None
+    nature: str
+
+
+class Acted(BaseModel):
+    """The coefficient with which one atom acted.
+
+    Attributes:
+        coefficient: the typed weight in the dtype of the merge, over the sum of all where the method normalises, times lambda.
+        interval: what else it may be: the numbers that the dtype rounds to the same one, or the interval of an estimate; None where neither
+            is known.
+    """
+
+    coefficient: float
+    interval: tuple[float, float] | None = None
 
 
 class RecoveredRecipe(BaseModel):
     """How a target was merged.
 
     Attributes:
-        answer: "recipe", "base", or "none of these".
-        method: as mergekit names it; None without a recipe.
+        answer: "recipe"; "part of a recipe", where something unknown was merged as well; "base"; "fine-tune"; or "none of these".
+        says: the answer in one sentence.
+        method: as mergekit names it; "peft:" and the combination type for a target that PEFT combined; "adapter" for an adapter of
+            the dictionary as it is, or with another alpha; None without a recipe.
         parameters: ``models`` (settings by atom) and the settings for all.
-        acted: the coefficient of each atom that acted, where one is defined (weights over their sum, where a method normalises).
+        acted: by atom, where one coefficient acted.
         scale_free: whether a common factor of the weights cannot be known.
         identical_share: of changed weights, as in the proof.
         configuration: the mergekit configuration, None where there is none.
+        call: the arguments of PEFT's ``add_weighted_adapter``, where that made the target.
         rivals: other recipes that make the target as well, or nearly.
         unknown: what the dictionary does not explain; None where a recipe makes the target.
         looked: names of the methods that were tried, with the sets of atoms.
@@ -85,15 +122,17 @@ class RecoveredRecipe(BaseModel):
 
     schema_: str = Field(SCHEMA, alias="schema")
     answer: str
+    says: str
     method: str | None = None
     parameters: dict[str, Any] = {}
-    acted: dict[str, float] = {}
+    acted: dict[str, Acted] = {}
     scale_free: bool = False
     identical_share: float | None = None
     proof: Proof | None = None
     rivals: list[Rival] = []
     unknown: Unknown | None = None
     configuration: dict[str, Any] | None = None
+    call: dict[str, Any] | None = None
     looked: list[str] = []
     skipped: list[SkippedTensor] = []
     target: Source

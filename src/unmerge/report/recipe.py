@@ -12,7 +12,8 @@ def show_recipe(record: RecoveredRecipe, console: Console | None = None) -> None
     """The method, its settings, the proof, and what else would do."""
     console = console or Console(markup=False, emoji=False)
     if record.method is None:
-        console.print(f"{record.target.path}: {record.answer} ({len(record.looked)} methods and sets of atoms tried)")
+        console.print(record.says)
+        console.print(f"{len(record.looked)} methods and sets of atoms were tried.")
         return
     models = record.parameters["models"]
     names = list(dict.fromkeys(name for settings in models.values() for name in settings))
@@ -26,15 +27,19 @@ def show_recipe(record: RecoveredRecipe, console: Console | None = None) -> None
         if name != "models":
             console.print(f"{name}: {value}")
     if record.proof is not None:
-        _show_proof(record.proof, console)
+        _show_proof(record.proof, record.method, console)
     for rival in record.rivals:
-        console.print(f"rival: {rival.method}, {rival.identical_share:.4%} identical ({rival.apart})")
+        share = "" if rival.identical_share is None else f", {rival.identical_share:.4%} identical"
+        console.print(f"rival: {rival.method}{share} ({rival.apart})")
 
 
-def _show_proof(proof: Proof, console: Console) -> None:
+def _show_proof(proof: Proof, method: str | None, console: Console) -> None:
     if proof.identical_share is not None:
         changed = sum(kind.changed for kind in proof.by_kind.values())
-        console.print(f"run by mergekit: {proof.identical_share:.4%} of {changed} changed weights identical, largest difference {proof.largest_difference:.3g}")
+        by = "PEFT" if (method or "").startswith("peft:") else "mergekit"
+        console.print(
+            f"run by {by}: {proof.identical_share:.4%} of {changed} changed weights identical, largest difference {proof.largest_difference:.3g}"
+        )
     if proof.explained is not None:
         decoy = max(proof.decoys.values(), default=None)
         beside = "" if decoy is None else f", best decoy {decoy:.2%}"

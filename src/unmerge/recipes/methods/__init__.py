@@ -5,7 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from unmerge.recipes.case import Case
-from unmerge.recipes.methods import breadcrumbs, breadcrumbs_ties, linear, passthrough, ram, ramplus_tl, sce, task_arithmetic, ties
+from unmerge.recipes.methods import (
+    arcee_fusion,
+    breadcrumbs,
+    breadcrumbs_ties,
+    by_layer,
+    karcher,
+    linear,
+    model_stock,
+    multislerp,
+    nearswap,
+    nuslerp,
+    passthrough,
+    ram,
+    ramplus_tl,
+    sce,
+    slerp,
+    task_arithmetic,
+    ties,
+)
 from unmerge.recipes.recipe import Recipe
 
 #: what a method's file offers: the recipes of that method that may have made the target of some atoms
@@ -16,6 +34,14 @@ DETERMINED: dict[str, Candidates] = {
     "passthrough": passthrough.candidates,
     "task_arithmetic": task_arithmetic.candidates,
     "linear": linear.candidates,
+    "linear or task_arithmetic by layer": by_layer.candidates,
+    "slerp": slerp.candidates,
+    "nuslerp": nuslerp.candidates,
+    "multislerp": multislerp.candidates,
+    "model_stock": model_stock.candidates,
+    "karcher": karcher.candidates,
+    "arcee_fusion": arcee_fusion.candidates,
+    "nearswap": nearswap.candidates,
     "breadcrumbs": breadcrumbs.candidates,
     "ties": ties.candidates,
     "breadcrumbs_ties": breadcrumbs_ties.candidates,

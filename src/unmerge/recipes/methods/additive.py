@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unmerge.recipes.arithmetic import rescale
 from unmerge.recipes.bands import Band, Ranked
 from unmerge.recipes.case import Case, Flat
 from unmerge.recipes.numbers import Numbers, typed
@@ -132,8 +133,8 @@ def _deltas(flat: Flat, kept: Tensor, rescaled: bool, dtype: torch.dtype) -> Ten
     deltas = (flat.atoms * kept).to(dtype)
     if rescaled:
         for part in flat.parts.values():
-            for row, whole in zip(deltas, flat.atoms, strict=True):
-                row[part] *= whole[part].to(dtype).abs().sum() / row[part].abs().sum()
+            for row, whole, mask in zip(deltas, flat.atoms, kept, strict=True):
+                row[part] *= rescale(whole[part].to(dtype), mask[part])
     return deltas
 
 
