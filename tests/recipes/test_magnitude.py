@@ -62,11 +62,10 @@ MERGES: dict[str, tuple[str, str, list[dict[str, float]], dict[str, Any]]] = {
     "ties, equal weights": ("ties", "float32", trimmed((0.46,) * 3, (0.89, 0.89, 0.3)), {}),
     "ties, lambda": ("ties", "bfloat16", trimmed((0.54, 0.9, 0.33), (0.4, 0.7, 0.25)), {"lambda": 0.7}),
     "ties, not normalised, rescaled": ("ties", "float32", trimmed((0.54, 0.9, 0.33), (0.4, 0.7, 0.25)), {"normalize": False, "rescale": True}),
-    "breadcrumbs, many digits": ("breadcrumbs", "float32", trimmed((0.652905571814, 0.258508196838), (0.74, 0.6), gamma=0.03), {}),
+    "breadcrumbs_ties, many digits": ("breadcrumbs_ties", "float32", trimmed((0.652905571814, 0.258508196838), (0.74, 0.6), gamma=0.03), {}),
     "breadcrumbs, lambda": ("breadcrumbs", "float32", trimmed((0.5, 0.9, 0.3), (0.5, 0.3, 0.6), gamma=0.02), {"lambda": 0.8}),
     "breadcrumbs, a negative weight": ("breadcrumbs", "bfloat16", trimmed((0.8, -0.6), (0.5, 0.3), gamma=0.02), {}),
     "breadcrumbs_ties, int8_mask": ("breadcrumbs_ties", "bfloat16", trimmed((1.1, 0.5, 0.72), (0.2, 0.4, 0.7), gamma=0.02), {"int8_mask": True}),
-    "breadcrumbs_ties, normalised": ("breadcrumbs_ties", "float32", trimmed((1.1, 0.5), (0.2, 0.4), gamma=0.02), {"normalize": True}),
     "sce": ("sce", "bfloat16", [{}] * 3, {"select_topk": 0.35}),
     "ram": ("ram", "float32", [{}] * 3, {"epsilon": 0.002}),
     "ramplus_tl": ("ramplus_tl", "float32", [{}] * 2, {"r": 0.3, "epsilon": 0.001}),
@@ -124,8 +123,7 @@ def mixed(zoo: Path, merged: Merged, case_of: Callable[[Path], Case]) -> Callabl
     return case
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize("method", ["ties", "breadcrumbs", "breadcrumbs_ties"])
+@pytest.mark.parametrize(("method", "dtype"), [("ties", "bfloat16"), ("breadcrumbs", "float32")])
 def test_beside_something_unknown(method: str, dtype: str, mixed: Callable[[str, str], Case]) -> None:
     found = known_bands(mixed(method, dtype), NAMES[:2])
     assert found is not None

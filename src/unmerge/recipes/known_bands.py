@@ -23,10 +23,14 @@ _NARROW, _WIDE = {torch.bfloat16: 8e-3, torch.float16: 2e-3, torch.float32: 1e-4
 _PRECISION = {torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10, torch.float32: 2.0**-21, torch.float64: 2.0**-50}
 #: relative errors of weights while entries that they explain are chosen
 _LOOSE = (0.05, 0.02, 0.01, 0.0)
+#: a peak's surroundings, to either side; coefficients that are looked for
+_AROUND, _LEAST, _MOST = 0.15, 0.1, 2.5
 #: entries that a peak needs, absent atoms that are swapped in
 _FEW, _ABSENT = 30, 2
 #: shares of entries: steps in which bands are found, and from which an end of one is an end
 _BINS, _EDGE = 1000, 4e-3
+#: how often bands are made sharper; an answer explains so many times what any decoy does, and this much more
+_SHARPER, _AHEAD, _CHANCE = 2, 1.15, 0.02
 #: bands that drop less than this decide nothing
 _WHOLE = 0.97
 
@@ -81,52 +85,64 @@ def known_bands(case: Case, atoms: Sequence[str]) -> KnownBands | None:
     if any(coefficient is None for coefficient in coefficients):
         return None
     lone = torch.tensor(coefficients, dtype=torch.float64)
-    bands = tuple(_band(ranked, place, float(lone[place])) for place in range(len(lone)))
+    bands = tuple(_band(ranked, place, float(lone[place]), case.dtype) for place in range(len(lone)))
     if all(band.reach[1] - band.top[0] > _WHOLE for band in bands):
         return None
     kept = ranked.kept([band.settings for band in bands])
     found = [_trimmed(flat, kept, _start(flat, kept, lone, rule, case.dtype), case.dtype) for rule in Rule]
     weighing = max(found, key=lambda candidate: _explained(flat, kept, candidate, case.dtype))
-    return _found(case, flat, kept, bands, tuple(atoms), weighing)
+    if weighing.rule is Rule.NORMALISED and all(band.top[0] == 0 for band in bands):
+        ranked = Ranked.of(flat, outliers=False)  # ties
+    for _ in range(_SHARPER):
+        bands = ranked.sharpened(kept, torch.ones_like(flat.atoms), weighing, 0.0)
+        kept = ranked.kept([band.settings for band in bands])
+        weighing = _trimmed(flat, kept, weighing, case.dtype)
+    known = _found(case, flat, kept, bands, tuple(atoms), weighing)
+    return known if known.explained > _AHEAD * max(known.decoys.values(), default=0.0) + _CHANCE else None
 
 
-def _votes(low: Tensor, high: Tensor) -> float | None:
-    """Where intervals pile up highest, each with its width as one over its height; None where there are few."""
+def _votes(low: Tensor, high: Tensor, step: float) -> float | None:
+    """Where intervals pile up most above their surroundings, each with one over its width as its height; None where there are few."""
     if len(low) < _FEW:
         return None
-    height = 1 / (high - low)
-    ends, order = torch.cat([low, high]).sort()
-    total = torch.cat([height, -height])[order].cumsum(0)
-    place = int(total[:-1].argmax())
-    return float(ends[place] + ends[place + 1]) / 2
+    start, height = float(low.min()), 1 / (high - low)
+    first, last = (((ends - start) / step).round().to(torch.int64) for ends in (low, high))
+    pile = torch.zeros(int(last.max()) + 2, dtype=torch.float64).index_add_(0, first, height).index_add_(0, last, -height).cumsum(0)
+    reach = min(int(_AROUND / step), len(pile) - 1)
+    total = torch.cat([torch.zeros(1), pile.cumsum(0)])
+    ends = torch.arange(len(pile))
+    before, after = (ends - reach).clamp(min=0), (ends + reach + 1).clamp(max=len(pile))
+    around = (total[after] - total[before]) / (after - before)
+    return start + step * int(((pile - around) / (around + pile.mean()).sqrt()).argmax())
 
 
 def _peak(changes: Tensor, flat: Flat, dtype: torch.dtype) -> float | None:
     """The coefficient with which an atom alone explains most entries."""
     there = (changes * flat.target > 0) & (flat.half < _WIDE * flat.target.abs())
+    there &= (flat.target.abs() > _LEAST * changes.abs()) & (flat.target.abs() < _MOST * changes.abs())
     ratio = flat.target[there] / changes[there]
     width = (flat.half[there] / changes[there].abs()).clamp(min=_NARROW[dtype] * ratio / 2)
     # on a logarithmic scale, where changes of any size spread as widely
-    found = _votes((ratio - width).log(), (ratio + width).log())
+    found = _votes((ratio - width).log(), (ratio + width).log(), _NARROW[dtype] / 4)
     return None if found is None else float(torch.tensor(found).exp())
 
 
-def _band(ranked: Ranked, place: int, coefficient: float) -> Band:
+def _band(ranked: Ranked, place: int, coefficient: float, dtype: torch.dtype) -> Band:
     """Where along the ranks an atom alone explains more entries than by chance; chance is what other coefficients explain."""
     flat, changes = ranked.flat, ranked.flat.atoms[place]
     there = (flat.target != 0) & (changes != 0)
     where = (ranked.rank[place] * _BINS // ranked.size)[there]
 
+    slack = (flat.half * (1 + 1e-6) + _NARROW[dtype] / 2 * coefficient * changes.abs())[there]
+
     def hits(factor: float) -> Tensor:
-        off = (flat.target - factor * coefficient * changes).abs()[there]
-        return torch.zeros(_BINS, dtype=torch.float64).index_add_(
-            0, where, (off <= flat.half[there] * (1 + 1e-6) + 1e-6 * changes.abs()[there]).double()
-        )
+        found = (flat.target - factor * coefficient * changes).abs()[there] <= slack
+        return torch.zeros(_BINS, dtype=torch.float64).index_add_(0, where, found.double())
 
     count = torch.bincount(where, minlength=_BINS).double()
     more = hits(1.0) - (hits(0.8) + hits(1.25)) / 2
     usual = _middle(more / count.clamp(min=1), more)
-    gain = torch.cat([torch.zeros(1), (more - usual * count / 2).cumsum(0)])
+    gain = torch.cat([torch.zeros(1), (more - usual * count / 4).cumsum(0)])
     lowest, start = torch.cummin(gain, 0)
     last = int((gain - lowest).argmax())
     top, reach = int(start[last]) / _BINS, last / _BINS
@@ -156,7 +172,7 @@ def _start(flat: Flat, kept: Tensor, lone: Tensor, rule: Rule, dtype: torch.dtyp
         share = (flat.target[both] - changes[place][both]) / apart
         good = (width < _WIDE) & (share > 0.02) & (share < 0.98)
         width = width.clamp(min=_NARROW[dtype] / 2)
-        found = _votes((share - width)[good], (share + width)[good])
+        found = _votes((share - width)[good], (share + width)[good], _NARROW[dtype] / 4)
         if found is not None:
             weights[place] = (1 - found) / found
     return Weighing(rule, weights / weights.max(), factor)

@@ -108,12 +108,12 @@ def _found(sample: Sums, trials: Iterable[Trial]) -> Numbers:
         if starts[0][0] >= _DONE:
             break
     best: Numbers | None = None
-    for _, weights, factor in starts:
-        order, share = _order(sample, weights, factor)
-        climbed, factor, share = _climbed(sample.ordered(order), weights[list(order)], factor, share)
+    for _, weights, start in starts:
+        order, share = _order(sample, weights, start)
+        climbed, acting, share = _climbed(sample.ordered(order), weights[list(order)], start, share)
         if best is None or share > best.share:
             put = dict(zip(order, _decimals(climbed, sample), strict=True))
-            best = Numbers(tuple(put[place] for place in range(len(order))), factor, order, sample.normalised, share)
+            best = Numbers(tuple(put[place] for place in range(len(order))), acting, order, sample.normalised, share)
         if share >= _DOUBTFUL:
             break
     assert best is not None

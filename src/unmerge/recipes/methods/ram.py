@@ -67,10 +67,10 @@ def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     """The epsilon with which most entries are means of what exceeds it."""
     found = averaged(case, atoms)
     if found is not None and found.stretched() < OTHERWISE:
-        yield ordered(case, recipe(case, atoms, "ram", found), case.quick[-1:])
+        yield ordered(case, recipe(atoms, "ram", found), case.quick[-1:])
 
 
-def recipe(case: Case, atoms: Sequence[str], method: str, found: Averaged, **settings: float) -> Recipe:
+def recipe(atoms: Sequence[str], method: str, found: Averaged, **settings: float) -> Recipe:
     """A recipe of one of the two methods."""
     if found.epsilon != EPSILON:
         settings["epsilon"] = found.epsilon
@@ -105,9 +105,7 @@ def averaged(case: Case, atoms: Sequence[str], dtype: torch.dtype | None = None)
     ends, count = _agreement(low, high)
     if count.max() < _EXPLAINED * counts.sum():
         return None
-    made = {
-        epsilon: case.identical(recipe(case, atoms, "ram", Averaged(flat, epsilon, dtype)), case.quick) for epsilon in _epsilons(ends, count, dtype)
-    }
+    made = {epsilon: case.identical(recipe(atoms, "ram", Averaged(flat, epsilon, dtype)), case.quick) for epsilon in _epsilons(ends, count, dtype)}
     return Averaged(flat, max(made, key=lambda epsilon: made[epsilon]), dtype)
 
 

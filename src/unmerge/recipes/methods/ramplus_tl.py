@@ -32,7 +32,7 @@ def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     """Epsilon as under ram; r and alpha from how much larger changes are that stand alone."""
     dtypes = dict.fromkeys([case.dtype, torch.bfloat16 if case.dtype is torch.float32 else case.dtype])
     read = [found for dtype in dtypes if (found := averaged(case, atoms, dtype)) is not None and found.stretched() >= OTHERWISE]
-    recipes = [recipe(case, atoms, "ramplus_tl", found, **settings) for found in read for settings in _settings(found)]
+    recipes = [recipe(atoms, "ramplus_tl", found, **settings) for found in read for settings in _settings(found)]
     if recipes:
         yield ordered(case, best(case, recipes, case.quick), case.quick[-1:])
 

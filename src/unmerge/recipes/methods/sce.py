@@ -1,4 +1,4 @@
-"""sce: of all atoms together keep the entries that vary most between them, elect a sign, weigh each atom by its mean square (Wan et al. 2024, arXiv 2408.07990).
+"""sce: keep the entries that vary most between atoms, elect a sign, weigh by mean squares (Wan et al. 2024, arXiv 2408.07990).
 
 What gives it away: entries are dropped of all atoms at once, those in which the atoms differ least; there is no weight to find.
 """
