@@ -21,13 +21,13 @@ from unmerge.recipes.weights import Rule, Weighing
 #: how far, relatively, typed weights may be from fitted ones
 NEAR = {torch.bfloat16: 4e-3, torch.float16: 1e-3, torch.float32: 1e-6, torch.float64: 1e-12}
 #: weights compared while scales are sought, and while cells are
-_FEW, _MANY = 512, 16_384
+_FEW, _MANY = 2048, 16_384
 #: a share of identical weights from which nothing is left to gain, and one below which more was done than weighing
 _DONE, _DOUBTFUL = 0.99999, 0.9995
 #: scales of weights that are tried, together, cells to either side, passes over the weights
 _SCALES, _TOGETHER, _CELLS, _ROUNDS = 20_000, 500, 3, 8
 #: trials that are moved from cell to cell
-_STARTS = 4
+_STARTS = 10
 #: lambdas that are tried, those nearest to 1 first: powers of two between them act the same
 _LAMBDAS = sorted((number / 100 for number in range(5, 201) if number != 100), key=lambda factor: abs(math.log(factor)))
 #: at most so many inputs are put into every order

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import permutations
 
@@ -29,27 +29,6 @@ def best(case: Case, recipes: Iterable[Recipe], tensors: Sequence[str], start: R
             chosen, share = recipe, found
     assert chosen is not None
     return chosen
-
-
-def coordinates(case: Case, recipe: Recipe, moves: Sequence[Callable[[Recipe], Iterable[Recipe]]], tensors: Sequence[str], rounds: int = 3) -> Recipe:
-    """Improve one setting after the other until none gains.
-
-    Args:
-        case: what is compared with.
-        recipe: where to begin.
-        moves: each proposes other values for one setting.
-        tensors: those that are compared.
-        rounds: at most so many passes over the moves.
-    """
-    for _ in range(rounds):
-        before = recipe
-        if case.identical(recipe, tensors) >= DONE:
-            break
-        for move in moves:
-            recipe = best(case, move(recipe), tensors, start=recipe)
-        if recipe == before:
-            break
-    return recipe
 
 
 def ordered(case: Case, recipe: Recipe, tensors: Sequence[str]) -> Recipe:
