@@ -15,6 +15,8 @@ from unmerge.recipes.settle import SLACK, Build, Patterns, Reading, read_off, sc
 
 #: a way whose first look gives this much fewer identical weights than the best one is not searched, and at most so many are
 _WORSE, _MOST = 0.1, 2
+#: a share of identical weights below which another order will not help: it is another method
+_HOPEFUL = 0.25
 #: scales of the weights that are put into every order
 _SCALES = 3
 
@@ -63,7 +65,8 @@ def weighted(case: Case, atoms: Sequence[str], ways: Iterable[Way], models: Sequ
     for way in shares:
         if way in likely and shares[way] >= shares[likely[0]] - _WORSE and (patterns := way.patterns(case, atoms, models)):
             recipe = (settled_scale if way.scale_free else settled)(case, way.build, patterns)
-            yield recipe if len(models) == 2 or case.identical(recipe, case.quick) >= DONE else _put_in_order(case, way, patterns, recipe)
+            share = case.identical(recipe, case.quick)
+            yield recipe if len(models) == 2 or share >= DONE or share < _HOPEFUL else _put_in_order(case, way, patterns, recipe)
 
 
 def _put_in_order(case: Case, way: Way, patterns: Patterns, recipe: Recipe) -> Recipe:
