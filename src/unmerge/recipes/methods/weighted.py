@@ -63,7 +63,7 @@ def weighted(case: Case, atoms: Sequence[str], ways: Iterable[Way], models: Sequ
         if way in likely and shares[way] >= shares[likely[0]] - _WORSE and (patterns := way.patterns(case, atoms, models)):
             recipe = (settled_scale if way.scale_free else settled)(case, way.build, patterns)
             share = case.identical(recipe, case.quick)
-            yield recipe if len(models) == 2 or share >= DONE or share < _HOPEFUL else _put_in_order(case, way, patterns, recipe)
+            yield recipe if share >= DONE or share < _HOPEFUL else _put_in_order(case, way, patterns, recipe)
 
 
 def _put_in_order(case: Case, way: Way, patterns: Patterns, recipe: Recipe) -> Recipe:
