@@ -135,6 +135,6 @@ def _relative(directions: Tensor, generator: torch.Generator) -> Tensor:
 def _orthonormal(gram: Matrix, across: Matrix) -> tuple[Matrix, Matrix]:
     """Coordinates in an orthonormal basis of some directions: of themselves (k, r), and of all directions (k, R)."""
     values, vectors = np.linalg.eigh(gram)
-    keep = values > _INDEPENDENT * values[-1]
+    keep = values > _INDEPENDENT * values.max(initial=0.0)  # none, where all atoms of a surrogate are dense
     roots = np.sqrt(values[keep])
     return roots[:, None] * vectors[:, keep].T, (vectors[:, keep].T @ across) / roots[:, None]

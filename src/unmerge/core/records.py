@@ -82,11 +82,16 @@ def read_json(file: Path, expected: str) -> Any:
 
 
 def write_text(file: Path, text: str) -> None:
+    """Write a text file, never half of it."""
+    write_bytes(file, text.encode("utf-8"))
+
+
+def write_bytes(file: Path, content: bytes) -> None:
     """Write a file beside its place, then rename it: never half a file."""
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
+        beside.write_bytes(content)
         beside.replace(file)
     except BaseException as error:
         with suppress(OSError):  # where the parent is a file, removing fails as writing did

@@ -89,7 +89,9 @@ class Ranked:
 
     def within(self, bands: Sequence[Band]) -> Tensor:
         """(n, N) the entries inside of the narrowest bands."""
-        first, last = (torch.tensor(ends, dtype=torch.float64)[:, None] for ends in zip(*((band.top[1], band.reach[0]) for band in bands), strict=True))
+        first, last = (
+            torch.tensor(ends, dtype=torch.float64)[:, None] for ends in zip(*((band.top[1], band.reach[0]) for band in bands), strict=True)
+        )
         return (self.rank >= first * self.size - 0.5) & (self.rank < last * self.size - 0.5)
 
     def lone(self) -> tuple[Band, ...] | None:

@@ -30,9 +30,6 @@ BINS = 10
 _EDGE, _STEP = 1e-3, 0.3
 
 
-_BY_ENTRY = ("near", "far", "sums", "variance", "unknown", "dropped")
-
-
 @dataclass(frozen=True)
 class Sample:
     """Entries that masks are read at.
@@ -74,6 +71,16 @@ class Law:
     without: float = 1.0
     spread: float = 1.0
 
+    @property
+    def density(self) -> Tensor:
+        """(n,) share kept of a row."""
+        return (self.keep[:, 0] + self.keep[:, -1]) / 2
+
+    @property
+    def epsilon(self) -> Tensor:
+        """(n,) how much likelier than that a row's largest entry is kept; keep is a line over ranks."""
+        return (self.keep[:, -1] - self.keep[:, 0]) / 2 * BINS / (BINS - 1)
+
 
 @dataclass(frozen=True)
 class Posterior:
@@ -97,11 +104,6 @@ class Posterior:
     unknown: Tensor | None
     dropped: Tensor | None
 
-    def some(self, places: Tensor) -> Posterior:
-        """The chosen entries only; the likelihood stays that of all."""
-        part = {name: None if (values := getattr(self, name)) is None else values[..., places] for name in _BY_ENTRY}
-        return replace(self, **part)
-
     @property
     def kept(self) -> Tensor:
         """(n, N) probability that each atom's entry was kept."""
@@ -115,26 +117,45 @@ def patterns(count: int) -> Tensor:
     return torch.tensor(list(itertools.product((0.0, 1.0), repeat=count)), dtype=torch.float64)
 
 
+def _sides(changes: Tensor, law: Law) -> tuple[Tensor, Tensor, Tensor]:
+    """(n, N) changes that stand alone; (2^n, N) the weighed sums of what is positive and of what is negative, for every way to keep."""
+    alone, ways = law.factors[:, None] * changes, patterns(len(changes))
+    weighed = law.weights[:, None] * alone
+    return alone, ways @ weighed.clamp(min=0), ways @ weighed.clamp(max=0)
+
+
+def _divisors(positive: Tensor, alone: Tensor, law: Law) -> Tensor:
+    """(2^n, N) the weights of what is kept and positive, where the first argument says so, or negative."""
+    ways = patterns(len(alone))
+    return torch.where(positive, ways @ (law.weights[:, None] * (alone > 0)), ways @ (law.weights[:, None] * (alone < 0)))
+
+
+def sums_of(changes: Tensor, law: Law) -> Tensor:
+    """(2^n, N) what every way to keep makes of (n, N) changes."""
+    alone, positive, negative = _sides(changes, law)
+    total = positive + negative
+    if law.rule is Rule.SUM:
+        return total
+    elected = torch.where(total >= 0, positive, negative)
+    if law.rule is Rule.ELECTED:
+        return elected
+    divisor = _divisors(total >= 0, alone, law)
+    return elected / torch.where(divisor == 0, 1.0, divisor)
+
+
 def posterior(sample: Sample, law: Law, error: float) -> Posterior:
     """How probable every way to keep and drop is at every entry, with factors known to a relative error."""
     ways = patterns(len(law.factors))
-    alone = law.factors[:, None] * sample.changes
-    weighed = law.weights[:, None] * alone
-    positive, negative = ways @ weighed.clamp(min=0), ways @ weighed.clamp(max=0)
+    alone, positive, negative = _sides(sample.changes, law)
     total = positive + negative
-    sums, divisor = total, torch.ones(())
-    if law.rule is not Rule.SUM:
-        sums = torch.where(total >= 0, positive, negative)
-    if law.rule is Rule.NORMALISED:
-        divisor = torch.where(total >= 0, ways @ (law.weights[:, None] * (alone > 0)), ways @ (law.weights[:, None] * (alone < 0)))
-        sums = sums / torch.where(divisor == 0, 1.0, divisor)
+    sums = sums_of(sample.changes, law)
     variance = sample.noise.square() + error**2 * (ways @ alone.square()) + 1e-300
     share = law.keep.gather(1, sample.bins)
     prior = ways @ share.log() + (1 - ways) @ (1 - share).log()
     near = prior - 0.5 * ((sample.target - sums).square() / variance + variance.log() + math.log(2 * math.pi))
     if law.without >= 1:
         return Posterior(*_normalised(near), None, sums, variance, None, None)
-    rest, dropped = 1 - law.without, torch.ones_like(total)
+    rest, dropped, divisor = 1 - law.without, torch.ones_like(total), torch.ones(())
     if law.rule is Rule.SUM:
         unknown, possible = sample.target - sums, dropped.bool()
         near = near + math.log(law.without)
@@ -143,8 +164,7 @@ def posterior(sample: Sample, law: Law, error: float) -> Posterior:
         near, dropped = near + (law.without + outvoted).log(), law.without / (law.without + outvoted)
         winner = torch.where(sample.target >= 0, positive, negative)
         if law.rule is Rule.NORMALISED:
-            side = torch.where(sample.target >= 0, ways @ (law.weights[:, None] * (alone > 0)), ways @ (law.weights[:, None] * (alone < 0)))
-            divisor = side + law.weights.mean()
+            divisor = _divisors(sample.target >= 0, alone, law) + law.weights.mean()
         unknown = sample.target * divisor - winner
         possible = (unknown.sign() == sample.target.sign()) & ((total + unknown).sign() == sample.target.sign())
     far = prior + math.log(rest) - 0.5 * ((unknown / law.spread).square() + math.log(2 * math.pi)) - math.log(law.spread) + divisor.log()
@@ -184,10 +204,10 @@ def learn(sample: Sample, law: Law, errors: Sequence[float], shares: bool = True
 
 
 def by_rank(sample: Sample, found: Posterior) -> tuple[Tensor, Tensor]:
-    """(n, BINS) how many entries were kept, and how many there are, by rank within their row."""
-    kept = found.kept
-    empty = torch.zeros(len(kept), BINS, dtype=kept.dtype)
-    return empty.scatter_add(1, sample.bins, kept), empty.scatter_add(1, sample.bins, torch.ones_like(kept))
+    """(n, BINS) how many entries were kept, and how many there are, by rank within their row; without those that an atom leaves as they are."""
+    there = (sample.changes != 0).double()
+    empty = torch.zeros(len(there), BINS, dtype=torch.float64)
+    return empty.scatter_add(1, sample.bins, found.kept * there), empty.scatter_add(1, sample.bins, there)
 
 
 def line(kept: Tensor, seen: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ decimals near the fit are tried first, then every cell of the dtype around it, o
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,8 +26,10 @@ _FEW, _MANY = 512, 16_384
 _DONE, _DOUBTFUL = 0.99999, 0.9995
 #: scales of weights that are tried, together, cells to either side, passes over the weights
 _SCALES, _TOGETHER, _CELLS, _ROUNDS = 20_000, 500, 3, 8
-#: lambdas that are tried
-_LAMBDAS = [number / 100 for number in range(5, 201) if number != 100]
+#: trials that are moved from cell to cell
+_STARTS = 4
+#: lambdas that are tried, those nearest to 1 first: powers of two between them act the same
+_LAMBDAS = sorted((number / 100 for number in range(5, 201) if number != 100), key=lambda factor: abs(math.log(factor)))
 #: at most so many inputs are put into every order
 _ORDERED = 6
 
@@ -80,7 +83,9 @@ def typed(sums: Sums, weighing: Weighing) -> Numbers:
 
 def _short(values: Sequence[float], dtype: torch.dtype) -> Tensor:
     """(2, n) the values as short decimals, and as they are."""
-    return torch.tensor([[shortest(value - abs(value) * NEAR[dtype] / 2, value + abs(value) * NEAR[dtype] / 2) for value in values], values], dtype=torch.float64)
+    return torch.tensor(
+        [[shortest(value - abs(value) * NEAR[dtype] / 2, value + abs(value) * NEAR[dtype] / 2) for value in values], values], dtype=torch.float64
+    )
 
 
 def _scales(direction: Sequence[float], dtype: torch.dtype) -> Iterator[Tensor]:
@@ -95,17 +100,24 @@ def _scales(direction: Sequence[float], dtype: torch.dtype) -> Iterator[Tensor]:
 def _found(sample: Sums, trials: Iterable[Trial]) -> Numbers:
     """The best of the trials, put into order and moved from cell to cell."""
     few = sample.some(_simple(sample))
-    best, weights, factor = -1.0, torch.empty(0), 1.0
-    for rows, tried in trials:
-        shares = few.shares(rows, tried)
-        if float(shares.max()) > best:
-            best, weights, factor = float(shares.max()), rows[int(shares.argmax())], tried
-        if best >= _DONE:
+    starts: list[tuple[float, Tensor, float]] = []
+    for rows, factor in trials:
+        shares = few.shares(rows, factor)
+        starts += [(float(shares[place]), rows[place], factor) for place in shares.topk(min(_STARTS, len(shares))).indices]
+        starts = sorted(starts, key=lambda start: -start[0])[:_STARTS]
+        if starts[0][0] >= _DONE:
             break
-    order, share = _order(sample, weights, factor)
-    weights, factor, share = _climbed(sample.ordered(order), weights[list(order)], factor, share)
-    put = dict(zip(order, _decimals(weights, sample), strict=True))
-    return Numbers(tuple(put[place] for place in range(len(order))), factor, order, sample.normalised, share)
+    best: Numbers | None = None
+    for _, weights, factor in starts:
+        order, share = _order(sample, weights, factor)
+        climbed, factor, share = _climbed(sample.ordered(order), weights[list(order)], factor, share)
+        if best is None or share > best.share:
+            put = dict(zip(order, _decimals(climbed, sample), strict=True))
+            best = Numbers(tuple(put[place] for place in range(len(order))), factor, order, sample.normalised, share)
+        if share >= _DOUBTFUL:
+            break
+    assert best is not None
+    return best
 
 
 def _simple(sample: Sums) -> Tensor:
@@ -162,7 +174,7 @@ def _neighbours(value: Tensor, dtype: torch.dtype) -> Tensor:
 def _decimals(weights: Tensor, sample: Sums) -> list[float]:
     """The shortest decimals that act the same; at the power of two that makes them shortest, where a common one does not act."""
     choices = []
-    for power in (0, -1, 1, -2, 2) if sample.normalised else (0,):
+    for power in range(-3, 4) if sample.normalised else range(1):
         values = [shortest(*cell(float(weight) * 2.0**power, sample.deltas.dtype)) for weight in weights]
-        choices.append((sum(len(repr(value)) for value in values), values))
-    return min(choices, key=lambda choice: choice[0])[1]
+        choices.append((sum(len(repr(value)) for value in values), abs(math.log2(max(abs(value) for value in values))), values))
+    return min(choices, key=lambda choice: choice[:2])[2]

@@ -105,7 +105,7 @@ def read_off(case: Case, atoms: Sequence[str], tensor: str, acting: Acting, foun
         better = ((trial.double() - wanted[left].double()).abs() <= slack[left]) & (found.near[way, left] > best)
         best = torch.where(better, found.near[way, left], best)
         chosen[left[better]], result[left[better]], explained[left[better]] = way, trial[better], True
-    return Reading(ways[chosen].T.bool(), result, explained, wanted != base, telling(case, tensor, found))
+    return Reading(ways[chosen].T.bool(), result, explained, wanted != base, telling(case, tensor, found.sums))
 
 
 def share_explained(case: Case, atoms: Sequence[str], tensor: str, acting: Acting, places: Tensor) -> float:
@@ -115,7 +115,8 @@ def share_explained(case: Case, atoms: Sequence[str], tensor: str, acting: Actin
     ways = patterns(len(atoms)).to(kept.dtype)
     every = (kept[:, None, :] * ways.T[:, :, None]).reshape(len(atoms), -1)
     made = merged(base.repeat(len(ways)), every, acting.weights, acting.law.rule, acting.factor).reshape(len(ways), -1)
-    return float(((made.double() - wanted.double()).abs() <= _slack(case.dtype, wanted, kept)).any(0).double().mean())
+    hit = ((made.double() - wanted.double()).abs() <= _slack(case.dtype, wanted, kept)).any(0)
+    return float(hit.double().mean()) if len(places) else 0.0
 
 
 def _slack(dtype: torch.dtype, wanted: Tensor, kept: Tensor) -> Tensor:
@@ -125,7 +126,10 @@ def _slack(dtype: torch.dtype, wanted: Tensor, kept: Tensor) -> Tensor:
     return 2 * half_spacing(wanted) + 4 * PRECISION[dtype] * kept.double().abs().sum(0)
 
 
-def telling(case: Case, tensor: str, found: Posterior) -> Tensor:
-    """(N,) the entries where being one of the sums means something: these fill a small share of the grid between them."""
-    spacing = 2 * half_spacing(case.wanted(tensor)).reshape(-1)
-    return len(found.sums) * spacing <= _TELLING * (found.sums.amax(0) - found.sums.amin(0))
+def telling(case: Case, tensor: str, sums: Tensor) -> Tensor:
+    """(N,) the entries where being one of (2^n, N) sums means something: these fill a small share of the grid between them.
+
+    What the target is there plays no part; entries chosen by it would not be kept as often as others.
+    """
+    size = case.read(BASE, tensor).reshape(-1).double().abs() + sums.square().mean(0).sqrt()
+    return len(sums) * 2 * half_spacing(size.to(case.dtype)) <= _TELLING * (sums.amax(0) - sums.amin(0))

@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unmerge.recipes.weights import Rule
-
 #: numbers in memory at once
 _ROOM = 8_000_000
 
@@ -65,9 +63,4 @@ class Sums:
     def shares(self, weights: Tensor, factor: float) -> Tensor:
         """(C,) the share of identical weights."""
         step = max(1, _ROOM // max(self.deltas.numel(), 1))
-        return torch.cat([(self.made(some, factor) == self.wanted).double().mean(1) for some in weights.split(step)])
-
-
-def elects(rule: Rule) -> bool:
-    """Whether a rule elects a sign."""
-    return rule is not Rule.SUM
+        return torch.cat([(self.made(some, factor) == self.wanted).double().mean(1) for some in torch.split(weights, step)])

@@ -75,12 +75,12 @@ class AdapterCase:
         adapter = self.atoms[atom]
         return self._pair(atom, adapter, tensor) if has_pair(adapter, tensor) else None
 
-    def few(self, products: bool) -> tuple[str, ...]:
-        """Evenly spaced tensors, as many as estimates need: from factors, or from products."""
+    def few(self, products: bool, entries: int | None = None) -> tuple[str, ...]:
+        """Evenly spaced tensors, as many as estimates need: from factors, or from products; or of so many entries."""
         sizes = [self.target.shapes[tensor] for tensor in self.tensors]
         pairs = [self.wanted(tensor) for tensor in self.tensors]
         size = sum(height * width for height, width in sizes) if products else sum(pair.a.numel() + pair.b.numel() for pair in pairs)
-        return self.tensors[:: max(1, size // (_PRODUCTS if products else _FACTORS))]
+        return self.tensors[:: max(1, size // (entries or (_PRODUCTS if products else _FACTORS)))]
 
     def _pair(self, key: str, adapter: Adapter, tensor: str) -> Pair:
         if (key, tensor) not in self._held:

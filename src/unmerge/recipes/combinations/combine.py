@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from unmerge.checkpoints import Adapter
-from unmerge.recipes.combinations import cat, copied, drawn, summed
+from unmerge.recipes.combinations import cat, copied, drawn, simulated, summed
 from unmerge.recipes.combinations.call import Call
 from unmerge.recipes.combinations.case import AdapterCase
 from unmerge.recipes.combinations.copied import Copied
@@ -66,7 +66,7 @@ def recover_adapter(target: Adapter, atoms: Sequence[Adapter], looked: list[str]
                 break
         if best is not None and share >= _ANSWER:
             return _answer(best, _proof(case, best, watch(case.tensors)))
-    read = drawn.recovered(case, looked)
+    read = simulated.recovered(case, looked) if _is_orthonormal(case) else drawn.recovered(case, looked)
     return None if read is None else _answer(Made(read[0]), read[1])
 
 

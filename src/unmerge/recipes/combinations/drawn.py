@@ -18,7 +18,7 @@ from unmerge.recipes.combinations.case import AdapterCase
 from unmerge.recipes.combinations.dare import DARE
 from unmerge.recipes.combinations.looks import factors
 from unmerge.recipes.combinations.numbers import typed
-from unmerge.recipes.combinations.reading import Law, Side, density_of, explained, learn
+from unmerge.recipes.combinations.reading import Law, Side, density_error, explained, learn, settled
 from unmerge.recipes.combinations.summed import fitting, foreign, likely
 from unmerge.recipes.record import Proof
 
@@ -46,23 +46,28 @@ def recovered(case: AdapterCase, looked: list[str]) -> tuple[Call, Proof] | None
             continue
         decoys = dict(_decoys(case, atoms, law, precision))
         if share - max(decoys.values(), default=0.0) >= _LEAD:
-            return _call(case, atoms, sides, law, precision), Proof(reconstruction_error=left, explained=share, decoys=decoys)
+            return _call(case, atoms, sides, law), Proof(reconstruction_error=left, explained=share, decoys=decoys)
     return None
 
 
 def _best(case: AdapterCase, sides: dict[str, Side]) -> tuple[Law, float, float, float]:
-    """The kind that explains most, the precision that PEFT computed in, the share explained and the error left.
+    """The likeliest of the kinds that explain the target, the precision that PEFT computed in, the share explained and the error left.
 
     PEFT computes in float32 unless it was told to hold 16-bit atoms as they are; the narrower law is taken where it holds.
     """
-    found: list[tuple[Law, float, float, float]] = []
+    found: list[tuple[float, Law, float, float, float]] = []
     for kind in DARE:
-        law = learn(sides, kind, case.precision)
+        if any(share >= _CERTAIN and law.kind.name != kind.name for _, law, _, share, _ in found):
+            break
+        learned = learn(sides, kind, case.precision)
         for precision in dict.fromkeys((_SINGLE, case.precision)):
-            found.append((law, precision, *explained(sides, law, precision)))
-            if found[-1][2] >= _CERTAIN:
-                return found[-1]
-    return max(found, key=lambda one: one[2])
+            law = settled(sides, learned, precision)
+            share, left, likelihood = explained(sides, law, precision)
+            found.append((likelihood, law, precision, share, left))
+            if share >= _CERTAIN:
+                break
+    _, law, precision, share, left = max(found, key=lambda one: (one[3] >= _EXPLAINED, one[0]))
+    return law, precision, share, left
 
 
 def _sides(case: AdapterCase, atoms: Sequence[str]) -> dict[str, Side]:
@@ -79,17 +84,16 @@ def _decoys(case: AdapterCase, atoms: Sequence[str], law: Law, precision: float)
             yield f"{present} -> {other}", explained(_sides(case, swapped), law, precision)[0]
 
 
-def _call(case: AdapterCase, atoms: tuple[str, ...], sides: dict[str, Side], law: Law, precision: float) -> Call:
-    share, error = density_of(sides, law, precision)
+def _call(case: AdapterCase, atoms: tuple[str, ...], sides: dict[str, Side], law: Law) -> Call:
     products = law.coefficients["a"] * law.coefficients["b"].abs()
-    density, weights = settled(products, share, error, case.dtype)
+    density, weights = fewest_decimals(products, law.density, density_error(sides, law), case.dtype)
     kind = law.kind
     call = Call(atoms, weights, kind.name, density, kind.majority)
     order = sorted(range(len(atoms)), key=lambda place: case.atoms[atoms[place]].config.rslora != case.target.config.rslora)
     return replace(call, adapters=tuple(atoms[place] for place in order), weights=tuple(weights[place] for place in order))
 
 
-def settled(products: Tensor, share: float, error: float, dtype: torch.dtype) -> tuple[float, tuple[float, ...]]:
+def fewest_decimals(products: Tensor, share: float, error: float, dtype: torch.dtype) -> tuple[float, tuple[float, ...]]:
     """The density near a measured share that, with the weights it makes, takes the fewest decimals.
 
     Args:

@@ -96,9 +96,13 @@ def products(case: AdapterCase, atoms: Sequence[str], tensors: Sequence[str]) ->
         wanted, pairs = case.wanted(tensor), [case.pair(atom, tensor) for atom in atoms]
         left, values, right = LowRank(wanted.b.double(), wanted.a.double()).svd()
         stands = values > _ROUNDING * values.max()
-        left, values, right = left[:, stands], values[stands], right[stands].T
-        shape = (left.shape[0], right.shape[0])
+        shape = (left.shape[0], right.shape[1])
         raw = torch.stack([torch.zeros(shape, dtype=torch.float64) if pair is None else pair.change.dense() for pair in pairs])
-        target = torch.cat([(values[:, None] * right.T).flatten(), (left * values).flatten()])
-        pieces.append(Piece(raw, torch.ones(len(pairs), dtype=torch.float64), "ba", target, None, left, right))
+        pieces.append(product_piece(raw, left[:, stands], values[stands], right[stands]))
     return pieces
+
+
+def product_piece(raw: Tensor, left: Tensor, values: Tensor, right: Tensor) -> Piece:
+    """(n, rows, columns) products of atoms beside the leading part U (rows, k), s (k,), V^T (k, columns) of their combination."""
+    target = torch.cat([(values[:, None] * right).flatten(), (left * values).flatten()])
+    return Piece(raw, torch.ones(len(raw), dtype=torch.float64), "ba", target, None, left, right.T)

@@ -6,6 +6,7 @@ maximisation finds coefficients and the density from a share of zeros that only 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from unmerge.recipes.combinations.kind import Kind
 from unmerge.recipes.combinations.looks import Piece
 from unmerge.recipes.masks import patterns
-from unmerge.recipes.weights import least_squares
+from unmerge.recipes.weights import least_squares, within_rounding
 
 #: relative error of the coefficients, round by round
 _ROUNDS = (0.3, 0.2, 0.15, 0.1, 0.1, 0.07, 0.05, 0.05, 0.03, 0.03, 0.02, 0.02, 0.01, 3e-3, 1e-3, 1e-4, 1e-5, 0.0)
@@ -82,6 +83,7 @@ class Reading:
         kept: (n,) expected number of kept entries of each atom, where it has any.
         tolerance: (N,) how far rounding may have moved the target from it.
         trusted: (N,) where it is as near as rounding and the coefficients' error allow.
+        likelihood: the logarithm of all entries' probability.
     """
 
     mask: Tensor
@@ -89,6 +91,7 @@ class Reading:
     kept: Tensor
     tolerance: Tensor
     trusted: Tensor
+    likelihood: float
 
 
 def read(side: Side, law: Law, coefficients: Tensor, precision: float, error: float = 0.0) -> Reading:
@@ -114,7 +117,7 @@ def read(side: Side, law: Law, coefficients: Tensor, precision: float, error: fl
     kept = (ways.T @ (score - total).exp() * (side.raw != 0)).sum(1)
     made = sums.gather(0, chosen[None])[0]
     trusted = (side.target - made).abs() <= 3 * tolerance + 4 * error * size.square().sum(0).sqrt()
-    return Reading(ways[chosen].T.bool(), made, kept, tolerance, trusted)
+    return Reading(ways[chosen].T.bool(), made, kept, tolerance, trusted, float(total.sum()))
 
 
 def learn(sides: dict[str, Side], kind: Kind, precision: float) -> Law:
@@ -127,25 +130,41 @@ def learn(sides: dict[str, Side], kind: Kind, precision: float) -> Law:
     return law
 
 
-def density_of(sides: dict[str, Side], law: Law, precision: float) -> tuple[float, float]:
-    """The share kept of all entries, the one that makes itself expected, and its standard error."""
-    seen = sum(float((side.raw != 0).sum()) for side in sides.values())
+def settled(sides: dict[str, Side], law: Law, precision: float) -> Law:
+    """The law on all entries: every sum within the rounding of its entry, and the density that makes itself expected."""
     for _ in range(_SETTLING):
-        kept = sum(float(read(side, law, law.coefficients[name], precision).kept.sum()) for name, side in sides.items())
-        law = replace(law, density=min(max(kept / seen, _EDGE), 1 - _EDGE))
-    return law.density, (law.density * (1 - law.density) / seen) ** 0.5
+        coefficients, kept = {}, 0.0
+        for name, side in sides.items():
+            reading = read(side, law, law.coefficients[name], precision)
+            rows = (law.kind.parts(side.raw, reading.mask.double()) * side.scale)[:, reading.trusted]
+            found = within_rounding(rows, side.target[reading.trusted], reading.tolerance[reading.trusted])
+            coefficients[name] = torch.where(torch.isfinite(found), found, law.coefficients[name])
+            kept += float(reading.kept.sum())
+        law = replace(law, density=min(max(kept / _changes(sides), _EDGE), 1 - _EDGE), coefficients=coefficients)
+    return law
 
 
-def explained(sides: dict[str, Side], law: Law, precision: float) -> tuple[float, float]:
-    """The share of the target's entries that are not zero and that one of the sums explains within rounding; ||t - t_hat|| / ||t||."""
+def density_error(sides: dict[str, Side], law: Law) -> float:
+    """The standard error of a density that is counted."""
+    return math.sqrt(law.density * (1 - law.density) / _changes(sides))
+
+
+def explained(sides: dict[str, Side], law: Law, precision: float) -> tuple[float, float, float]:
+    """How well the sums explain the target.
+
+    Returns:
+        (the share of the entries that are not zero and that one of the sums explains within rounding, ||t - t_hat|| / ||t||,
+        log-likelihood).
+    """
     near = counted = 0
-    left = norm = 0.0
+    left = norm = likelihood = 0.0
     for name, side in sides.items():
         reading = read(side, law, law.coefficients[name], precision)
+        likelihood += reading.likelihood
         off, moved = (side.target - reading.made).abs(), side.target != 0
         near, counted = near + int((off <= reading.tolerance)[moved].sum()), counted + int(moved.sum())
         left, norm = left + float(off.square().sum()), norm + float(side.target.square().sum())
-    return near / max(counted, 1), (left / norm) ** 0.5 if norm else 0.0
+    return near / max(counted, 1), (left / norm) ** 0.5 if norm else 0.0, likelihood
 
 
 def _sum(side: Side, kind: Kind, coefficients: Tensor, mask: Tensor) -> Tensor:
@@ -178,6 +197,10 @@ def _updated(sides: dict[str, Side], law: Law, readings: dict[str, Reading]) -> 
         found = least_squares(rows / reading.tolerance[near], side.target[near] / reading.tolerance[near])
         usable = torch.isfinite(found) & ((rows != 0).sum(1) > 10)
         coefficients[name] = torch.where(usable, found, before)
-    seen = sum(float((side.raw != 0).sum()) for side in sides.values())
-    density = sum(float(reading.kept.sum()) for reading in readings.values()) / seen
+    density = sum(float(reading.kept.sum()) for reading in readings.values()) / _changes(sides)
     return replace(law, density=min(max(density, _EDGE), 1 - _EDGE), coefficients=coefficients)
+
+
+def _changes(sides: dict[str, Side]) -> float:
+    """How many entries of atoms there are to keep or drop."""
+    return sum(float((side.raw != 0).sum()) for side in sides.values())

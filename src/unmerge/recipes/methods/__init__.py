@@ -17,6 +17,9 @@ from unmerge.recipes.methods import (
     nearswap,
     nuslerp,
     passthrough,
+    ram,
+    ramplus_tl,
+    sce,
     slerp,
     task_arithmetic,
     ties,
@@ -42,6 +45,9 @@ DETERMINED: dict[str, Candidates] = {
     "breadcrumbs": breadcrumbs.candidates,
     "ties": ties.candidates,
     "breadcrumbs_ties": breadcrumbs_ties.candidates,
+    "sce": sce.candidates,
+    "ram": ram.candidates,
+    "ramplus_tl": ramplus_tl.candidates,
 }
 
 __all__ = ["DETERMINED", "Candidates"]

@@ -1,7 +1,7 @@
 """What the methods of mergekit's task-arithmetic family have in common, where masks are decided by magnitude.
 
-    delta_i = W_i - W_0; keep by magnitude; rescale or not; times w_i; elect a sign or not; sum; divide by the weights of what agrees or not;
-    times lambda
+delta_i = W_i - W_0; keep by magnitude; rescale or not; times w_i; elect a sign or not; sum; divide by the weights of what agrees or not;
+times lambda
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unmerge.recipes.arithmetic import rescale
 from unmerge.recipes.bands import Band, Ranked
 from unmerge.recipes.case import Case, Flat
 from unmerge.recipes.numbers import Numbers, typed
@@ -20,12 +21,12 @@ from unmerge.recipes.recipe import BASE, Input, Recipe
 from unmerge.recipes.sums import Sums
 from unmerge.recipes.weights import Rule, Weighing, fit
 
-#: what counts as a large residual while bands and weights are fitted in turn, over the target's size
-_SCALES = (0.3, 0.05)
-#: the share of the squared change that a first look and a candidate may leave
-_FIRST, _UNEXPLAINED = 0.2, 0.02
 #: entries that a first look takes
 _COARSE = 8_000
+#: what counts as a large residual, over the target's size: at first, and while bands are made sharper with so many entries
+_ROUGH, _SHARPER = 0.3, ((0.3, _COARSE), (0.05, None))
+#: the share of the squared change that a first look and a candidate may leave
+_FIRST, _UNEXPLAINED = 0.2, 0.02
 #: how much more than the best another rule may leave and still be looked at, and what rounding alone may leave
 _FACTOR, _ROUNDED = 5.0, 1e-4
 #: a share of identical weights that makes other rules needless
@@ -65,10 +66,10 @@ def by_magnitude(case: Case, atoms: Sequence[str], method: str, rules: Sequence[
     lone = ranked.lone() if ranked else ()
     if lone is None:
         return
-    fits = [_fitted(flat, ranked, lone, rule, rescaled, _SCALES[0]) for rule in rules for rescaled in ((False, True) if sparsified else (False,))]
-    for scale in _SCALES if ranked else ():
-        most = None if scale == _SCALES[-1] else _COARSE
-        fits = [_sharpened(flat, ranked, found, scale, most) for found in _near(fits, _FIRST)]
+    fits = [_fitted(flat, ranked, lone, rule, rescaled, _ROUGH) for rule in rules for rescaled in ((False, True) if sparsified else (False,))]
+    if ranked is not None:
+        for scale, most in _SHARPER:
+            fits = [_sharpened(flat, ranked, found, scale, most) for found in _near(fits, _FIRST)]
     best: tuple[Fit, Numbers] | None = None
     for found in sorted(_near(fits, _UNEXPLAINED), key=lambda candidate: candidate.left):
         numbers = _numbers(case, flat, ranked, found)
@@ -89,7 +90,7 @@ def _near(fits: Sequence[Fit], most: float) -> list[Fit]:
 def _numbers(case: Case, flat: Flat, ranked: Ranked | None, found: Fit) -> Numbers:
     kept = ranked.kept([band.settings for band in found.bands]) if ranked else torch.ones_like(flat.atoms, dtype=torch.bool)
     deltas = _deltas(flat, kept, found.rescaled, case.dtype)
-    weighing = fit(flat, deltas.double(), found.weighing.rule, _SCALES[-1] * _size(flat))
+    weighing = fit(flat, deltas.double(), found.weighing.rule, _SHARPER[-1][0] * _size(flat))
     base = flat.base.to(case.dtype)
     sums = Sums(deltas, base, (flat.base + flat.target).to(case.dtype), weighing.rule is not Rule.SUM, weighing.rule is Rule.NORMALISED)
     return typed(sums, weighing)
@@ -132,8 +133,8 @@ def _deltas(flat: Flat, kept: Tensor, rescaled: bool, dtype: torch.dtype) -> Ten
     deltas = (flat.atoms * kept).to(dtype)
     if rescaled:
         for part in flat.parts.values():
-            for row, whole in zip(deltas, flat.atoms, strict=True):
-                row[part] *= whole[part].to(dtype).abs().sum() / row[part].abs().sum()
+            for row, whole, mask in zip(deltas, flat.atoms, kept, strict=True):
+                row[part] *= rescale(whole[part].to(dtype), mask[part])
     return deltas
 
 

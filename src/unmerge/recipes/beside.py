@@ -1,0 +1,212 @@
+"""Known atoms beside unknown ones, in a merge whose masks were decided by magnitude.
+
+Where no unknown atom survived, the target is what the known ones alone make; elsewhere it is anything. So nothing is averaged:
+every number is a peak. A coefficient is where most entries agree that only one atom is there; a band ends where that agreement
+does; ratios of weights follow from entries where two known atoms survive; a last fit looks at explained entries only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from unmerge.recipes.bands import Band, Ranked
+from unmerge.recipes.case import Case, Flat
+from unmerge.recipes.weights import Rule, Weighing, fit
+
+#: relative width that a vote has at least, and at most
+_NARROW, _WIDE = {torch.bfloat16: 8e-3, torch.float16: 2e-3, torch.float32: 1e-4, torch.float64: 1e-4}, 0.05
+#: relative rounding error of a merge's arithmetic
+_PRECISION = {torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10, torch.float32: 2.0**-21, torch.float64: 2.0**-50}
+#: relative errors of weights while entries that they explain are chosen
+_LOOSE = (0.05, 0.02, 0.01, 0.0)
+#: entries that a peak needs, absent atoms that are swapped in
+_FEW, _ABSENT = 30, 2
+#: shares of entries: steps in which bands are found, and from which an end of one is an end
+_BINS, _EDGE = 1000, 4e-3
+#: bands that drop less than this decide nothing
+_WHOLE = 0.97
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is known of a merge.
+
+    Attributes:
+        method: as mergekit names it.
+        rule: how kept changes are combined.
+        atoms: names, n of them.
+        weights: (n,) up to scale, sum 1, where the rule normalises.
+        errors: (n,) standard errors.
+        factor: lambda, where the rule normalises.
+        density: (n,) shares kept.
+        gamma: (n,) shares of the largest dropped.
+        explained: share of the changed entries where a known atom was kept, which the known atoms alone explain within rounding.
+        decoys: the same share with one atom swapped for an absent one, "present -> absent".
+    """
+
+    method: str
+    rule: Rule
+    atoms: tuple[str, ...]
+    weights: tuple[float, ...]
+    errors: tuple[float, ...]
+    factor: float
+    density: tuple[float, ...]
+    gamma: tuple[float, ...]
+    explained: float
+    decoys: dict[str, float]
+
+
+def partly(case: Case, atoms: Sequence[str]) -> Part | None:
+    """The parameters of known atoms in a target that may hold unknown ones.
+
+    Args:
+        case: target and models.
+        atoms: those that are in the target.
+
+    Returns:
+        What is known; None where nothing speaks for masks decided by magnitude.
+    """
+    flat = case.flat(atoms, case.enough)
+    ranked = Ranked.of(flat, outliers=True)
+    coefficients = [_peak(changes, flat, case.dtype) for changes in flat.atoms]
+    if any(coefficient is None for coefficient in coefficients):
+        return None
+    lone = torch.tensor(coefficients, dtype=torch.float64)
+    bands = tuple(_band(ranked, place, float(lone[place])) for place in range(len(lone)))
+    if all(band.reach[1] - band.top[0] > _WHOLE for band in bands):
+        return None
+    kept = ranked.kept([band.settings for band in bands])
+    found = [_trimmed(flat, kept, _start(flat, kept, lone, rule, case.dtype), case.dtype) for rule in Rule]
+    weighing = max(found, key=lambda candidate: _explained(flat, kept, candidate, case.dtype))
+    return _part(case, flat, kept, bands, tuple(atoms), weighing)
+
+
+def _votes(low: Tensor, high: Tensor) -> float | None:
+    """Where intervals pile up highest, each with its width as one over its height; None where there are few."""
+    if len(low) < _FEW:
+        return None
+    height = 1 / (high - low)
+    ends, order = torch.cat([low, high]).sort()
+    total = torch.cat([height, -height])[order].cumsum(0)
+    place = int(total[:-1].argmax())
+    return float(ends[place] + ends[place + 1]) / 2
+
+
+def _peak(changes: Tensor, flat: Flat, dtype: torch.dtype) -> float | None:
+    """The coefficient with which an atom alone explains most entries."""
+    there = (changes * flat.target > 0) & (flat.half < _WIDE * flat.target.abs())
+    ratio = flat.target[there] / changes[there]
+    width = (flat.half[there] / changes[there].abs()).clamp(min=_NARROW[dtype] * ratio / 2)
+    # on a logarithmic scale, where changes of any size spread as widely
+    found = _votes((ratio - width).log(), (ratio + width).log())
+    return None if found is None else float(torch.tensor(found).exp())
+
+
+def _band(ranked: Ranked, place: int, coefficient: float) -> Band:
+    """Where along the ranks an atom alone explains more entries than by chance; chance is what other coefficients explain."""
+    flat, changes = ranked.flat, ranked.flat.atoms[place]
+    there = (flat.target != 0) & (changes != 0)
+    where = (ranked.rank[place] * _BINS // ranked.size)[there]
+
+    def hits(factor: float) -> Tensor:
+        off = (flat.target - factor * coefficient * changes).abs()[there]
+        return torch.zeros(_BINS, dtype=torch.float64).index_add_(
+            0, where, (off <= flat.half[there] * (1 + 1e-6) + 1e-6 * changes.abs()[there]).double()
+        )
+
+    count = torch.bincount(where, minlength=_BINS).double()
+    more = hits(1.0) - (hits(0.8) + hits(1.25)) / 2
+    usual = _middle(more / count.clamp(min=1), more)
+    gain = torch.cat([torch.zeros(1), (more - usual * count / 2).cumsum(0)])
+    lowest, start = torch.cummin(gain, 0)
+    last = int((gain - lowest).argmax())
+    first, last = int(start[last]) / _BINS, last / _BINS
+    first, last = (0.0 if first <= _EDGE else first), (1.0 if last >= 1 - _EDGE else last)
+    return Band((first, first), (last, last))
+
+
+def _middle(share: Tensor, more: Tensor) -> float:
+    """The share of hits in a step of ranks that holds the median hit."""
+    total = more.clamp(min=0).cumsum(0)
+    place = int(torch.searchsorted(total, total[-1] / 2))
+    return float(share[max(place - _BINS // 50, 0) : place + _BINS // 50].mean())
+
+
+def _start(flat: Flat, kept: Tensor, lone: Tensor, rule: Rule, dtype: torch.dtype) -> Weighing:
+    """The coefficients of atoms that stand alone; where a rule normalises, ratios of weights from entries where two survive."""
+    if rule is not Rule.NORMALISED:
+        return Weighing(rule, lone)
+    factor = float(lone.median())
+    changes = factor * flat.atoms * kept
+    agrees = changes * flat.target > 0
+    weights = torch.ones_like(lone)
+    for place in range(1, len(lone)):
+        both = agrees[0] & agrees[place] & (agrees.sum(0) == 2)
+        apart = changes[0][both] - changes[place][both]
+        width = flat.half[both] / apart.abs().clamp(min=1e-300)
+        share = (flat.target[both] - changes[place][both]) / apart
+        good = (width < _WIDE) & (share > 0.02) & (share < 0.98)
+        width = width.clamp(min=_NARROW[dtype] / 2)
+        found = _votes((share - width)[good], (share + width)[good])
+        if found is not None:
+            weights[place] = (1 - found) / found
+    return Weighing(rule, weights / weights.max(), factor)
+
+
+def _trimmed(flat: Flat, kept: Tensor, start: Weighing, dtype: torch.dtype) -> Weighing:
+    """Fit the entries that weights explain, again and again."""
+    changes, found = flat.atoms * kept, start
+    for loose in _LOOSE:
+        near = _near(flat, changes, found, dtype, loose)
+        if int(near.sum()) < _FEW * len(changes):
+            return found
+        fitted = fit(flat.some(torch.nonzero(near)[:, 0]), changes[:, near], found.rule, 0.0)
+        if not bool((torch.isfinite(fitted.weights) & (fitted.weights > 0)).all()):
+            return found
+        found = fitted
+    return found
+
+
+def _near(flat: Flat, changes: Tensor, weighing: Weighing, dtype: torch.dtype, loose: float = 0.0) -> Tensor:
+    """(N,) changed entries with a known atom, which weights explain within rounding and a relative error."""
+    made = weighing.made(changes, flat.target)
+    slack = flat.half * (1 + 1e-6) + (_PRECISION[dtype] + loose) * made.abs()
+    return (flat.target != 0) & (changes != 0).any(0) & ((flat.target - made).abs() <= slack)
+
+
+def _explained(flat: Flat, kept: Tensor, weighing: Weighing, dtype: torch.dtype) -> float:
+    changes = flat.atoms * kept
+    there = (flat.target != 0) & (changes != 0).any(0)
+    return int(_near(flat, changes, weighing, dtype).sum()) / max(int(there.sum()), 1)
+
+
+def _part(case: Case, flat: Flat, kept: Tensor, bands: Sequence[Band], atoms: tuple[str, ...], weighing: Weighing) -> Part:
+    settings = [band.settings for band in bands]
+    changes = flat.atoms * kept
+    near = _near(flat, changes, weighing, case.dtype)
+    spread = (flat.half[near].square().mean() / 3).sqrt() / changes[:, near].square().sum(1).sqrt().clamp(min=1e-300)
+    scale = float(weighing.weights.sum()) if weighing.rule is Rule.NORMALISED else 1.0
+    dropped = any(gamma > 0 for _, gamma in settings)
+    names = {Rule.SUM: "breadcrumbs", Rule.ELECTED: "breadcrumbs_ties", Rule.NORMALISED: "breadcrumbs_ties" if dropped else "ties"}
+    decoys = {}
+    absent = [atom.name for atom in case.inputs.dictionary.atoms if atom.name not in atoms][:_ABSENT]
+    for place, present in enumerate(atoms):
+        for other in absent:
+            swapped = case.flat([other if position == place else atom for position, atom in enumerate(atoms)], case.enough)
+            decoys[f"{present} -> {other}"] = _explained(swapped, Ranked.of(swapped, outliers=True).kept(settings), weighing, case.dtype)
+    return Part(
+        method=names[weighing.rule],
+        rule=weighing.rule,
+        atoms=atoms,
+        weights=tuple(float(weight) / scale for weight in weighing.weights),
+        errors=tuple(float(error) / scale for error in spread),
+        factor=weighing.factor,
+        density=tuple(density for density, _ in settings),
+        gamma=tuple(gamma for _, gamma in settings),
+        explained=_explained(flat, kept, weighing, case.dtype),
+        decoys=decoys,
+    )
