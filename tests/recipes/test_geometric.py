@@ -91,9 +91,10 @@ def test_comes_back(name: str, dtype: str, best: Callable[..., tuple[Case, Recip
         assert min(abs(recipe.parameters["t"] - value) for value in (t, 1 - t)) <= 1e-9
     weights = {model: settings["weight"] for model, settings in made.models.items() if "weight" in settings}
     scale = recipe.setting("pirate", "weight") / weights["pirate"] if weights else 1.0
-    assert scale == pytest.approx(1, rel=1e-3) or "not normalised" not in name
+    near = 1e-3 if dtype == "float32" else 8e-3  # two roundings to bfloat16
+    assert scale == pytest.approx(1, rel=near) or "not normalised" not in name
     for model, weight in weights.items():
-        assert recipe.setting(model, "weight") / scale == pytest.approx(weight, rel=1e-3)
+        assert recipe.setting(model, "weight") / scale == pytest.approx(weight, rel=near)
     assert recipe.setting("pirate", "scale") == made.models.get("pirate", {}).get("scale")
 
 

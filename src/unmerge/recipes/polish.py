@@ -41,6 +41,6 @@ def ordered(case: Case, recipe: Recipe, tensors: Sequence[str]) -> Recipe:
     return best(case, orders, tensors, start=recipe)
 
 
-def plausible(case: Case, recipe: Recipe) -> bool:
+def plausible(case: Case, recipe: Recipe, tensors: Sequence[str] | None = None) -> bool:
     """A cheap first look at a recipe whose inputs may stand in another order: nearly all of a few tensors within a few roundings."""
-    return case.identical(recipe, case.quick, spacings=_ROUNDINGS[case.dtype]) >= _PLAUSIBLE
+    return case.identical(recipe, case.quick if tensors is None else tensors, spacings=_ROUNDINGS[case.dtype]) >= _PLAUSIBLE

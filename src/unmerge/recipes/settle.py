@@ -30,6 +30,8 @@ SLACK = {torch.bfloat16: 6e-3, torch.float16: 1e-3, torch.float32: 2e-6, torch.f
 SHARP = {torch.bfloat16: 1e-5, torch.float16: 2e-6, torch.float32: 3e-8, torch.float64: 1e-12}
 #: standard errors that are searched, scales of weights that are tried, rounds over all numbers
 _AWAY, _SCALES, _ROUNDS = 5.0, 60, 2
+#: shares of identical weights below which sharpening will not help, on a few tensors and on all: it is another method
+_HOPEFUL, _NEARLY = 0.25, 0.95
 #: what is tried for tensors that tell of a setting by rounding alone
 _USUAL = tuple(round(number / 20, 2) for number in range(21))
 
@@ -89,7 +91,8 @@ def settled_scale(case: Case, build: Build, patterns: Patterns) -> Recipe:
     """As ``settled``, where a common factor of all numbers hardly acts: that which makes them short decimals."""
     found = _best(case, scales(case, patterns), build, case.quick, case.tensors)
     for tensors, steps in ((None, SLACK[case.dtype]), (case.tensors, SLACK[case.dtype] / 10)):
-        if case.identical(build(found), case.tensors) >= DONE:
+        share = case.identical(build(found), case.quick)
+        if share < _HOPEFUL or (tensors and share < _NEARLY) or case.identical(build(found), case.tensors) >= DONE:
             break
         patterns = sharpened(case, build, patterns, steps, tensors)
         tried = itertools.chain([found], *(scales(case, patterns, tolerance) for tolerance in (10 * SHARP[case.dtype], SHARP[case.dtype])))

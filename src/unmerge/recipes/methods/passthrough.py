@@ -36,5 +36,5 @@ def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     def build(patterns: Patterns) -> Recipe:
         return Recipe("passthrough", (Input(model, {"scale": patterns["scale"].setting}),), dtype=case.dtype_name)
 
-    if plausible(case, build({"scale": shape})):
+    if plausible(case, build({"scale": shape}), case.enough):
         yield settled(case, build, {"scale": shape})

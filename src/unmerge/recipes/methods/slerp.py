@@ -42,5 +42,5 @@ def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
         def build(patterns: Patterns, base: str = base, other: str = other) -> Recipe:
             return Recipe("slerp", (Input(base), Input(other)), base, {"t": patterns["t"].setting}, case.dtype_name)
 
-        if plausible(case, build({"t": way})):
+        if plausible(case, build({"t": way}), case.enough):
             yield settled(case, build, {"t": way})

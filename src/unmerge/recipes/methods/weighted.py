@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unmerge.recipes.case import Case
 from unmerge.recipes.combination import Lines
 from unmerge.recipes.patterns import pattern, relative
-from unmerge.recipes.polish import DONE, best, ordered, plausible
+from unmerge.recipes.polish import DONE, ordered, plausible
 from unmerge.recipes.recipe import Recipe
-from unmerge.recipes.settle import SLACK, Build, Patterns, Reading, read_off, scales, settled, settled_scale, snapped
+from unmerge.recipes.settle import SLACK, Build, Patterns, Reading, read_off, settled, settled_scale, snapped
 
 #: a way whose first look gives this much fewer identical weights than the best one is not searched, and at most so many are
 _WORSE, _MOST = 0.1, 2
-#: scales of the weights that are put into every order
-_SCALES = 3
+#: a share of identical weights below which another order will not help: it is another method
+_HOPEFUL = 0.25
 
 
 @dataclass(frozen=True)
@@ -63,10 +62,16 @@ def weighted(case: Case, atoms: Sequence[str], ways: Iterable[Way], models: Sequ
     for way in shares:
         if way in likely and shares[way] >= shares[likely[0]] - _WORSE and (patterns := way.patterns(case, atoms, models)):
             recipe = (settled_scale if way.scale_free else settled)(case, way.build, patterns)
-            yield recipe if len(models) == 2 or case.identical(recipe, case.quick) >= DONE else _put_in_order(case, way, patterns, recipe)
+            share = case.identical(recipe, case.quick)
+            yield recipe if share >= DONE or share < _HOPEFUL else _put_in_order(case, way, patterns, recipe)
 
 
 def _put_in_order(case: Case, way: Way, patterns: Patterns, recipe: Recipe) -> Recipe:
-    """Weights and order at once: sums of three and more models depend on their order, and so does the scale that seems best."""
-    tried = [recipe, *(way.build(found) for found in itertools.islice(scales(case, patterns), _SCALES))]
-    return best(case, (ordered(case, other, case.quick[-1:]) for other in tried[: None if way.scale_free else 1]), case.quick)
+    """The order of the inputs, then the weights again, and the order once more: sums of three and more models depend on both."""
+    names = [model.model for model in ordered(case, recipe, case.quick[-1:]).inputs]
+
+    def build(found: Patterns) -> Recipe:
+        made = way.build(found)
+        return replace(made, inputs=tuple(sorted(made.inputs, key=lambda model: names.index(model.model))))
+
+    return ordered(case, (settled_scale if way.scale_free else settled)(case, build, patterns), case.quick[-1:])
