@@ -37,6 +37,8 @@ from unmerge.zoo.embedded import KNOWN, embedded_zoo
 NOISE = 0.01
 #: a recipe that makes this share of the changed weights again is right, whatever its name
 REBUILT = 0.999
+#: methods whose weights mergekit does not round to the dtype of the merge
+UNROUNDED = ("linear", "nuslerp")
 FULL = Path("runs/full/checkpoints")
 
 
@@ -168,12 +170,11 @@ def _weight_error(target: Wanted, known: Mapping[str, Any], models: Mapping[str,
     found = {name: models.get(name, {}).get("weight") for name in known}
     if any(not isinstance(weight, float | int) for weight in found.values()):
         return None
-    dtype = getattr(torch, target.dtype)
-    rounded = [(float(torch.tensor(float(found[name])).to(dtype)), float(torch.tensor(known[name]["weight"]).to(dtype))) for name in known]
+    dtype = torch.float32 if target.method in UNROUNDED else getattr(torch, target.dtype)
+    rounded = [[float(torch.tensor(float(weight)).to(dtype)) for weight in pair] for pair in ((found[name], known[name]["weight"]) for name in known)]
     if record.scale_free:
-        rounded = [(float(found[name]), known[name]["weight"]) for name in known]
         sums = [sum(column) for column in zip(*rounded, strict=True)]
-        rounded = [(ours / sums[0], theirs / sums[1]) for ours, theirs in rounded]
+        rounded = [[weight / total for weight, total in zip(pair, sums, strict=True)] for pair in rounded]
     return max(abs(ours / theirs - 1) for ours, theirs in rounded)
 
 

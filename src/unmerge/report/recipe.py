@@ -17,15 +17,23 @@ def show_recipe(record: RecoveredRecipe, console: Console | None = None) -> None
         return
     models = record.parameters["models"]
     names = list(dict.fromkeys(name for settings in models.values() for name in settings))
+    console.print(record.says)
     table = Table(title=f"{record.target.path}: {record.method}", title_justify="left")
-    for title in ("model", *names):
+    acted = ["acted"] if record.acted else []
+    for title in ("model", *names, *acted):
         table.add_column(title, justify="left" if title == "model" else "right")
     for model, settings in models.items():
-        table.add_row(model, *(str(settings.get(name, "")) for name in names))
+        coefficient = [f"{record.acted[model].coefficient:.4f}" if model in record.acted else ""] if acted else []
+        table.add_row(model, *(str(settings.get(name, "")) for name in names), *coefficient)
     console.print(table)
+    if record.scale_free:
+        console.print("A common factor of the weights leaves no trace: what acted is each over their sum.")
     for name, value in record.parameters.items():
         if name != "models":
             console.print(f"{name}: {value}")
+    if (rest := record.unknown) is not None:
+        rounding = "" if rest.rounding_share is None else f", rounding alone would leave {rest.rounding_share:.2%}"
+        console.print(f"unknown: {rest.share:.2%} of the squared change, rank {rest.rank}{rounding}")
     if record.proof is not None:
         _show_proof(record.proof, record.method, console)
     for rival in record.rivals:
