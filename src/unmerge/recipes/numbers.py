@@ -176,5 +176,6 @@ def _decimals(weights: Tensor, sample: Sums) -> list[float]:
     choices = []
     for power in range(-3, 4) if sample.normalised else range(1):
         values = [shortest(*cell(float(weight) * 2.0**power, sample.deltas.dtype)) for weight in weights]
-        choices.append((sum(len(repr(value)) for value in values), abs(math.log2(max(abs(value) for value in values))), values))
-    return min(choices, key=lambda choice: choice[:2])[2]
+        far = abs(math.log2(max(abs(value) for value in values)))
+        choices.append((far > 1, sum(len(repr(value)) for value in values), far, values))
+    return min(choices, key=lambda choice: choice[:3])[3]
