@@ -33,6 +33,8 @@ _BINS, _EDGE = 1000, 4e-3
 _SHARPER, _AHEAD, _CHANCE = 2, 1.15, 0.02
 #: bands that drop less than this decide nothing
 _WHOLE = 0.97
+#: relative differences of coefficients that are one
+_ALIKE = 0.02
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def known_bands(case: Case, atoms: Sequence[str]) -> KnownBands | None:
     if all(band.reach[1] - band.top[0] > _WHOLE for band in bands):
         return None
     kept = ranked.kept([band.settings for band in bands])
-    found = [_trimmed(flat, kept, _start(flat, kept, lone, rule, case.dtype), case.dtype) for rule in Rule]
+    rules = [rule for rule in Rule if rule is not Rule.NORMALISED or _may_be_normalised(lone)]
+    found = [_trimmed(flat, kept, _start(flat, kept, lone, rule, case.dtype), case.dtype) for rule in rules]
     weighing = max(found, key=lambda candidate: _explained(flat, kept, candidate, case.dtype))
     if weighing.rule is Rule.NORMALISED and all(band.top[0] == 0 for band in bands):
         ranked = Ranked.of(flat, outliers=False)  # ties
@@ -99,6 +102,12 @@ def known_bands(case: Case, atoms: Sequence[str]) -> KnownBands | None:
         weighing = _trimmed(flat, kept, weighing, case.dtype)
     known = _found(case, flat, kept, bands, tuple(atoms), weighing)
     return known if known.explained > _AHEAD * max(known.decoys.values(), default=0.0) + _CHANCE else None
+
+
+def _may_be_normalised(lone: Tensor) -> bool:
+    """Whether atoms that stand alone all have one coefficient, lambda; a single atom tells only where that is 1."""
+    middle = lone.median() if len(lone) > 1 else torch.ones(())
+    return bool(((lone / middle - 1).abs() <= _ALIKE).all())
 
 
 def _votes(low: Tensor, high: Tensor, step: float) -> float | None:
