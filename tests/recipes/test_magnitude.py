@@ -16,10 +16,10 @@ from unmerge.decomposition import open_base, open_dictionary, open_vector
 from unmerge.recipes.case import Case
 from unmerge.recipes.forward import forward
 from unmerge.recipes.inputs import Inputs
-from unmerge.recipes.known_bands import known_bands
+from unmerge.recipes.magnitude.known_bands import known_bands
+from unmerge.recipes.magnitude.sums import Sums
 from unmerge.recipes.methods import DETERMINED
 from unmerge.recipes.recipe import BASE, Input, Recipe
-from unmerge.recipes.sums import Sums
 
 Merged = Callable[..., Path]
 NAMES = ("json_object", "parity", "question")

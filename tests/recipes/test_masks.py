@@ -18,14 +18,14 @@ from unmerge.decomposition import open_base, open_dictionary
 from unmerge.recipes.arithmetic import merged as merged_tensor
 from unmerge.recipes.arithmetic import rescale, weighed
 from unmerge.recipes.case import Case
-from unmerge.recipes.decoys import decoys
-from unmerge.recipes.drawn import drawn, write_masks
+from unmerge.recipes.chance.decoys import decoys
+from unmerge.recipes.chance.drawn import drawn, write_masks
+from unmerge.recipes.chance.known_masks import known_masks
+from unmerge.recipes.chance.masks import BINS, Law, Sample, learn
+from unmerge.recipes.chance.reading import changes_of
 from unmerge.recipes.forward import forward
 from unmerge.recipes.inputs import Inputs
-from unmerge.recipes.known_masks import known_masks
-from unmerge.recipes.masks import BINS, Law, Sample, learn
 from unmerge.recipes.methods.by_chance import recipe_of
-from unmerge.recipes.reading import changes_of
 from unmerge.recipes.recipe import BASE, Input, Recipe
 from unmerge.recipes.weights import Rule
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from unmerge.recipes.by_tensor.patterns import Estimate, pattern, relative
 from unmerge.recipes.forward import at, depth_of
-from unmerge.recipes.patterns import Estimate, pattern, relative
 
 LAYERS = 6
 KINDS = ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")

@@ -24,8 +24,8 @@ from unmerge.decomposition.dictionary import Vector
 from unmerge.decomposition.result import SkippedTensor
 from unmerge.recipes.acting import acted, is_scale_free
 from unmerge.recipes.case import Case
+from unmerge.recipes.chance.decoys import decoys
 from unmerge.recipes.combinations import has_pair, recover_adapter
-from unmerge.recipes.decoys import decoys
 from unmerge.recipes.inputs import Inputs
 from unmerge.recipes.layers import Stack, stacked
 from unmerge.recipes.nature import nature

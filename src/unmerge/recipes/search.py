@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from unmerge.recipes.case import Case
-from unmerge.recipes.drawn import Drawn, drawn
+from unmerge.recipes.chance.drawn import Drawn, drawn
 from unmerge.recipes.methods import DETERMINED
 from unmerge.recipes.methods.by_chance import recipe_of
 from unmerge.recipes.recipe import Recipe

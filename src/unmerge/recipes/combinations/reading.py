@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from unmerge.recipes.chance.masks import patterns
 from unmerge.recipes.combinations.kind import Kind
 from unmerge.recipes.combinations.looks import Piece
-from unmerge.recipes.masks import patterns
 from unmerge.recipes.weights import least_squares, within_rounding
 
 #: relative error of the coefficients, round by round

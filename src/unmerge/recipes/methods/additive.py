@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from unmerge.recipes.arithmetic import rescale
-from unmerge.recipes.bands import Band, Ranked
 from unmerge.recipes.case import Case, Flat
-from unmerge.recipes.numbers import Numbers, typed
+from unmerge.recipes.magnitude.bands import Band, Ranked
+from unmerge.recipes.magnitude.numbers import Numbers, typed
+from unmerge.recipes.magnitude.sums import Sums
 from unmerge.recipes.recipe import BASE, Input, Recipe
-from unmerge.recipes.sums import Sums
 from unmerge.recipes.weights import Rule, Weighing, fit
 
 #: entries that a first look takes

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unmerge.recipes.by_tensor.combination import Combination, Lines
 from unmerge.recipes.case import Case
-from unmerge.recipes.combination import Combination, Lines
 from unmerge.recipes.recipe import BASE
 
 

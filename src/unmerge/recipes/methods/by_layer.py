@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from unmerge.recipes.by_tensor.combination import Combination, combination, combines
+from unmerge.recipes.by_tensor.settle import Patterns
 from unmerge.recipes.case import Case
-from unmerge.recipes.combination import Combination, combination, combines
 from unmerge.recipes.methods.weighted import Way, weighted
 from unmerge.recipes.polish import DONE
 from unmerge.recipes.recipe import BASE, Input, Recipe
-from unmerge.recipes.settle import Patterns
 
 #: a share of the base that is none
 _NONE = 2e-3

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from unmerge.recipes.by_tensor.combination import Combination
+from unmerge.recipes.by_tensor.settle import Patterns
 from unmerge.recipes.case import Case
-from unmerge.recipes.combination import Combination
 from unmerge.recipes.methods.weighted import Way, weighted
 from unmerge.recipes.recipe import BASE, Input, Recipe
-from unmerge.recipes.settle import Patterns
 
 
 def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
+from unmerge.recipes.by_tensor.combination import Combination, combines
+from unmerge.recipes.by_tensor.patterns import pattern
+from unmerge.recipes.by_tensor.settle import SLACK, Patterns, read_off, settled
 from unmerge.recipes.case import Case
-from unmerge.recipes.combination import Combination, combines
-from unmerge.recipes.patterns import pattern
 from unmerge.recipes.polish import plausible
 from unmerge.recipes.recipe import BASE, Input, Recipe
-from unmerge.recipes.settle import SLACK, Patterns, read_off, settled
 
 
 def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from unmerge.recipes.by_tensor.combination import Lines
+from unmerge.recipes.by_tensor.patterns import pattern, relative
+from unmerge.recipes.by_tensor.settle import SLACK, Build, Patterns, Reading, read_off, settled, settled_scale, snapped
 from unmerge.recipes.case import Case
-from unmerge.recipes.combination import Lines
-from unmerge.recipes.patterns import pattern, relative
 from unmerge.recipes.polish import DONE, ordered, plausible
 from unmerge.recipes.recipe import Recipe
-from unmerge.recipes.settle import SLACK, Build, Patterns, Reading, read_off, settled, settled_scale, snapped
 
 #: a way whose first look gives this much fewer identical weights than the best one is not searched, and at most so many are
 _WORSE, _MOST = 0.1, 2

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from unmerge.recipes.case import Case
+from unmerge.recipes.chance.decoys import swapped
+from unmerge.recipes.chance.learned import Learned, learned, nearness
+from unmerge.recipes.chance.reading import changes_of
+from unmerge.recipes.chance.scale import scale_of
 from unmerge.recipes.decimals import shortest
-from unmerge.recipes.decoys import swapped
-from unmerge.recipes.learned import Learned, learned, nearness
-from unmerge.recipes.reading import changes_of
-from unmerge.recipes.scale import scale_of
 from unmerge.recipes.weights import Rule
 
 #: a first guess at the share of entries without the unknown

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from unmerge.core.records import write_bytes
 from unmerge.recipes.case import Case
-from unmerge.recipes.learned import Learned, learned
-from unmerge.recipes.masks import Law, by_rank, line, posterior
-from unmerge.recipes.reading import PRECISION, Acting, read_off, sample_of
+from unmerge.recipes.chance.learned import Learned, learned
+from unmerge.recipes.chance.masks import Law, by_rank, line, posterior
+from unmerge.recipes.chance.reading import PRECISION, Acting, read_off, sample_of
+from unmerge.recipes.chance.scale import scale_of
+from unmerge.recipes.chance.settled import Settled, settled
 from unmerge.recipes.recipe import BASE
-from unmerge.recipes.scale import scale_of
-from unmerge.recipes.settled import Settled, settled
 from unmerge.recipes.weights import Rule
 
 #: shares explained, distances from a line over ranks, and a share kept that is all, beyond which no masks were drawn

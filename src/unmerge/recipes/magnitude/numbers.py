@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unmerge.recipes.decimals import cell, nearby, scaled, shortest
-from unmerge.recipes.sums import Sums
+from unmerge.recipes.magnitude.sums import Sums
 from unmerge.recipes.weights import Rule, Weighing
 
 #: how far, relatively, typed weights may be from fitted ones

@@ -9,11 +9,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from unmerge.recipes.by_tensor.combination import Combination, Lines, combination
+from unmerge.recipes.by_tensor.patterns import Estimate, Pattern, influence
 from unmerge.recipes.case import QUICK, Case
-from unmerge.recipes.combination import Combination, Lines, combination
 from unmerge.recipes.decimals import around, scaled, shortest
 from unmerge.recipes.forward import layer_of
-from unmerge.recipes.patterns import Estimate, Pattern, influence
 from unmerge.recipes.polish import DONE
 from unmerge.recipes.recipe import BASE, Recipe
 

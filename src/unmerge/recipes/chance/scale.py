@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from unmerge.recipes.case import Case
+from unmerge.recipes.chance.learned import Learned
+from unmerge.recipes.chance.masks import posterior
+from unmerge.recipes.chance.reading import PRECISION
 from unmerge.recipes.decimals import shortest
-from unmerge.recipes.learned import Learned
-from unmerge.recipes.masks import posterior
-from unmerge.recipes.reading import PRECISION
 from unmerge.recipes.weights import Rule
 
 #: weights that rescales are estimated from

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unmerge.recipes.bands import Band, Ranked
 from unmerge.recipes.case import Case, Flat
+from unmerge.recipes.magnitude.bands import Band, Ranked
 from unmerge.recipes.weights import Rule, Weighing, fit
 
 #: relative width that a vote has at least, and at most

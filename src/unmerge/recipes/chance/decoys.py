@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 
 from unmerge.recipes.case import Case
-from unmerge.recipes.drawn import Drawn
-from unmerge.recipes.masks import sums_of
-from unmerge.recipes.reading import changes_of, share_explained, telling
+from unmerge.recipes.chance.drawn import Drawn
+from unmerge.recipes.chance.masks import sums_of
+from unmerge.recipes.chance.reading import changes_of, share_explained, telling
 from unmerge.recipes.recipe import BASE
 
 #: absent atoms that are tried in each place, and entries of a tensor that they are tried on

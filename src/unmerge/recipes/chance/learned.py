@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from unmerge.recipes.case import Case
-from unmerge.recipes.masks import BINS, Law, Sample, by_rank, learn, line, posterior
-from unmerge.recipes.reading import PRECISION, fineness, sample_of
+from unmerge.recipes.chance.masks import BINS, Law, Sample, by_rank, learn, line, posterior
+from unmerge.recipes.chance.reading import PRECISION, fineness, sample_of
 from unmerge.recipes.recipe import BASE
 from unmerge.recipes.weights import Rule, least_squares
 

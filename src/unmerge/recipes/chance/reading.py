@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unmerge.recipes.arithmetic import merged, weighed
 from unmerge.recipes.case import Case, half_spacing
-from unmerge.recipes.masks import BINS, Law, Posterior, Sample, patterns
+from unmerge.recipes.chance.masks import BINS, Law, Posterior, Sample, patterns
 from unmerge.recipes.recipe import BASE
 
 #: relative rounding error of one operation

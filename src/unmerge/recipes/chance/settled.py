@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from unmerge.recipes.case import Case
+from unmerge.recipes.chance.learned import Learned
+from unmerge.recipes.chance.reading import PRECISION, Acting, share_explained
+from unmerge.recipes.chance.scale import Scale
 from unmerge.recipes.decimals import cell, scaled, shortest
-from unmerge.recipes.learned import Learned
-from unmerge.recipes.reading import PRECISION, Acting, share_explained
-from unmerge.recipes.scale import Scale
 from unmerge.recipes.weights import Rule
 
 #: dtypes in which weights and rescales are few numbers
