@@ -23,9 +23,9 @@ from unmerge.recipes.chance.drawn import drawn, write_masks
 from unmerge.recipes.chance.known_masks import known_masks
 from unmerge.recipes.chance.masks import BINS, Law, Sample, learn
 from unmerge.recipes.chance.reading import changes_of
+from unmerge.recipes.chance.recipe_of import recipe_of
 from unmerge.recipes.forward import forward
 from unmerge.recipes.inputs import Inputs
-from unmerge.recipes.methods.by_chance import recipe_of
 from unmerge.recipes.recipe import BASE, Input, Recipe
 from unmerge.recipes.weights import Rule
 

@@ -10,9 +10,9 @@ from unmerge.decomposition import Decomposition
 from unmerge.decomposition.result import Component
 from unmerge.recipes.case import Case
 from unmerge.recipes.chance.known_masks import KnownMasks, known_masks
+from unmerge.recipes.chance.recipe_of import recipe_of
 from unmerge.recipes.decimals import shortest
 from unmerge.recipes.magnitude.known_bands import KnownBands, known_bands
-from unmerge.recipes.methods.by_chance import recipe_of
 from unmerge.recipes.recipe import BASE, Input, Recipe
 from unmerge.recipes.record import Acted, Proof, Rival
 

@@ -9,8 +9,8 @@ import torch
 
 from unmerge.recipes.case import Case
 from unmerge.recipes.chance.drawn import Drawn, drawn
+from unmerge.recipes.chance.recipe_of import recipe_of
 from unmerge.recipes.methods import DETERMINED
-from unmerge.recipes.methods.by_chance import recipe_of
 from unmerge.recipes.recipe import Recipe
 
 #: a share of identical weights that is an answer, and one that makes a rival

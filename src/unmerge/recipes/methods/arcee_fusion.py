@@ -12,8 +12,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
+from unmerge.recipes.by_tensor.angles import pair
 from unmerge.recipes.case import Case
-from unmerge.recipes.methods.angles import pair
 from unmerge.recipes.polish import plausible
 from unmerge.recipes.recipe import Input, Recipe
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from unmerge.recipes.case import Case
-from unmerge.recipes.methods.additive import by_magnitude
+from unmerge.recipes.magnitude.additive import by_magnitude
 from unmerge.recipes.recipe import Recipe
 from unmerge.recipes.weights import Rule
 

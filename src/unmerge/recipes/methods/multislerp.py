@@ -16,8 +16,8 @@ from torch import Tensor
 
 from unmerge.recipes.by_tensor.combination import Combination
 from unmerge.recipes.by_tensor.settle import Patterns
+from unmerge.recipes.by_tensor.weighted import Way, weighted
 from unmerge.recipes.case import Case
-from unmerge.recipes.methods.weighted import Way, weighted
 from unmerge.recipes.recipe import BASE, Input, Recipe
 
 

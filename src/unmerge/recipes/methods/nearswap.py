@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from unmerge.recipes.by_tensor.angles import pair
 from unmerge.recipes.by_tensor.patterns import Estimate, pattern
 from unmerge.recipes.by_tensor.settle import SLACK, Patterns, settled
 from unmerge.recipes.case import Case, half_spacing
-from unmerge.recipes.methods.angles import pair
 from unmerge.recipes.recipe import Input, Recipe
 
 #: rounds of finding which steps end at t

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from unmerge.recipes.by_tensor.angles import fraction
 from unmerge.recipes.by_tensor.combination import Combination, Lines
 from unmerge.recipes.by_tensor.settle import Patterns
+from unmerge.recipes.by_tensor.weighted import Way, weighted
 from unmerge.recipes.case import Case
-from unmerge.recipes.methods.angles import fraction
-from unmerge.recipes.methods.weighted import Way, weighted
 from unmerge.recipes.recipe import BASE, Input, Recipe
 
 #: what the angle is between, as mergekit's settings say it

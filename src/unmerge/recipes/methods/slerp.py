@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from unmerge.recipes.by_tensor.angles import fraction, pair
 from unmerge.recipes.by_tensor.combination import Combination, combines
 from unmerge.recipes.by_tensor.patterns import pattern
 from unmerge.recipes.by_tensor.settle import SLACK, Patterns, read_off, settled
 from unmerge.recipes.case import Case
-from unmerge.recipes.methods.angles import fraction, pair
 from unmerge.recipes.polish import plausible
 from unmerge.recipes.recipe import Input, Recipe
 
