@@ -48,6 +48,11 @@ full-finetunes: .venv/.runtime  ## the same with full fine-tunes of the zoo's ba
 	$(BIN)/python benchmarks/full_finetunes.py --json runs/full_finetunes.json
 	$(BIN)/python scripts/certificate_page.py
 
+recover: .venv/.runtime full-checkpoints  ## recover the recipes of 340 new targets, two at a time; writes docs/recover-measured.md; goes on where it was stopped
+	$(BIN)/python benchmarks/recover.py --part 0/2 & $(BIN)/python benchmarks/recover.py --part 1/2 && wait
+	$(BIN)/python benchmarks/recover.py
+	$(BIN)/python scripts/recover_page.py
+
 results: demo bench  ## measure again what docs/results.md says, and write it
 	$(BIN)/python scripts/results.py
 

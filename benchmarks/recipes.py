@@ -1,6 +1,6 @@
-"""The targets that `unmerge recover` is measured on: configurations of mergekit and calls of PEFT, drawn from a seed.
+"""The targets that `unmerge recover` is measured on: configurations of mergekit and calls of PEFT, drawn from seeds.
 
-Seeds from 9000 on were used for nothing else.
+What is published was measured on seeds from 9000 on, which were used for nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-SEED = 9000
 #: targets of each method, of each kind of adapter, and of each merge with unknown components
 EACH, EACH_ADAPTER, EACH_MIXED = 8, 8, 8
 DTYPES = ("bfloat16", "float32")
@@ -170,39 +169,46 @@ METHODS: dict[str, tuple[Callable[[Draw], Settings], int]] = {
 }
 
 
-def targets(known: Sequence[str], unknown: Sequence[str], layers: int) -> Iterator[Wanted]:
-    """Every target, in an order that mixes methods: a run that is cut short has seen them all."""
-    yield from _merges(known, layers)
-    yield from _mixed(known, unknown, layers)
-    yield from _adapters(known)
-    yield from _nothing(unknown)
+def targets(known: Sequence[str], unknown: Sequence[str], layers: int, first: int) -> Iterator[Wanted]:
+    """Every target, in an order that mixes methods: a run that is cut short has seen them all.
+
+    Args:
+        known: names of the dictionary's adapters.
+        unknown: names of others.
+        layers: of the base.
+        first: seed of every method's first target; the next ones have the next seeds.
+    """
+    yield from _merges(known, layers, first)
+    yield from _mixed(known, unknown, layers, first)
+    yield from _adapters(known, first)
+    yield from _nothing(unknown, first)
 
 
-def _merges(known: Sequence[str], layers: int) -> Iterator[Wanted]:
+def _merges(known: Sequence[str], layers: int, first: int) -> Iterator[Wanted]:
     for place, (method, (settings, most)) in itertools.product(range(EACH), METHODS.items()):
-        draw, seed = _drawn(known, (), method, place, most, layers)
+        draw, seed = _drawn(known, (), method, place, most, layers, first)
         yield Wanted("known", method, DTYPES[place % 2], seed, _weighting(place), **settings(draw))
 
 
-def _mixed(known: Sequence[str], unknown: Sequence[str], layers: int) -> Iterator[Wanted]:
+def _mixed(known: Sequence[str], unknown: Sequence[str], layers: int, first: int) -> Iterator[Wanted]:
     for place, method in itertools.product(range(EACH_MIXED), MIXED):
-        draw, seed = _drawn(known, unknown, method, 100 + place, 5, layers)
+        draw, seed = _drawn(known, unknown, method, 100 + place, 5, layers, first)
         strangers = tuple(name for name in draw.names if name in unknown)
         yield Wanted("mixed", method, DTYPES[place % 2], seed, _weighting(place), **METHODS[method][0](draw), unknown=strangers)
 
 
-def _adapters(known: Sequence[str]) -> Iterator[Wanted]:
+def _adapters(known: Sequence[str], first: int) -> Iterator[Wanted]:
     for place, kind in itertools.product(range(EACH_ADAPTER), ADAPTERS):
-        draw, seed = _drawn(known, (), f"peft {kind}", place, 4, 0)
+        draw, seed = _drawn(known, (), f"peft {kind}", place, 4, 0, first)
         density = {} if kind in ("linear", "cat", "svd") else {"density": draw.density()}
         yield Wanted("adapter", kind, "float32", seed, _weighting(place), draw.weighted(), shared=density)
 
 
-def _nothing(unknown: Sequence[str]) -> Iterator[Wanted]:
+def _nothing(unknown: Sequence[str], first: int) -> Iterator[Wanted]:
     for kind, count in NOTHING.items():
         for place in range(count):
             method = list(MIXED)[place % len(MIXED)]
-            draw, seed = _drawn(unknown, (), kind, place, 4, 0)
+            draw, seed = _drawn(unknown, (), kind, place, 4, 0, first)
             if kind == "unknown adapter":
                 inputs: dict[str, dict[str, Any]] = {unknown[place % len(unknown)]: {"weight": 1.0}}
             else:
@@ -215,9 +221,9 @@ def _weighting(place: int) -> str:
     return WEIGHTINGS[(place + place // 4) % len(WEIGHTINGS)]
 
 
-def _drawn(known: Sequence[str], unknown: Sequence[str], method: str, place: int, most: int, layers: int) -> tuple[Draw, int]:
+def _drawn(known: Sequence[str], unknown: Sequence[str], method: str, place: int, most: int, layers: int, first: int) -> tuple[Draw, int]:
     """How many models goes round from two to the most; which, and their weights, are drawn."""
-    seed = SEED + place
+    seed = first + place
     rng = np.random.default_rng([seed, *map(ord, method)])
     count = 2 + (place + place // 2) % (most - 1)
     names = rng.permutation(known)[:count].tolist()

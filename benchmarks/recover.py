@@ -1,6 +1,6 @@
 """Measure `unmerge recover` on new targets: known, mixed, adapters, and targets that no recipe makes.
 
-    python benchmarks/recover.py [--out DIR] [--json FILE] [--part I/N] [--only METHOD]
+    python benchmarks/recover.py [--out DIR] [--json FILE] [--part I/N] [--only METHOD] [--seed FIRST]
 
 Each target is made, recovered and compared with what it was made from; one file keeps what came of it, so that a run that was cut
 short is taken up where it stopped. Several parts may run beside each other; the figures are gathered by the run without --part.
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/recover"), help="folder for finished targets")
     parser.add_argument("--json", type=Path, default=Path("runs/recover.json"), help="the file that keeps the figures")
     parser.add_argument("--part", default="", help="I/N: every N-th target, from the I-th on")
+    parser.add_argument("--seed", type=int, default=9000, help="of every method's first target")
     parser.add_argument("--only", default="", help="one method, or one group")
     parser.add_argument("--full", type=Path, default=FULL, help="full fine-tunes, made by make full-finetunes")
     arguments = parser.parse_args()
@@ -55,7 +56,7 @@ def main() -> None:
         zoo = Zoo(Path(scratch))
         base = open_base(zoo.bases["bfloat16"])
         layers = Inputs(base, open_dictionary([embedded_zoo() / KNOWN], base), Path(scratch)).layers
-        wanted = list(targets([path.name for path in zoo.known], [path.name for path in zoo.unknown], layers))
+        wanted = list(targets([path.name for path in zoo.known], [path.name for path in zoo.unknown], layers, arguments.seed))
         chosen = [target for target in wanted if arguments.only in ("", target.method, target.group)]
         first, step = (int(number) for number in (arguments.part or "0/1").split("/"))
         for target in chosen[first::step]:
