@@ -22,9 +22,9 @@ from unmerge.recipes.decoys import decoys
 from unmerge.recipes.drawn import drawn, write_masks
 from unmerge.recipes.forward import forward
 from unmerge.recipes.inputs import Inputs
+from unmerge.recipes.known_masks import known_masks
 from unmerge.recipes.masks import BINS, Law, Sample, learn
 from unmerge.recipes.methods.by_chance import recipe_of
-from unmerge.recipes.partly import partly
 from unmerge.recipes.reading import changes_of
 from unmerge.recipes.recipe import BASE, Input, Recipe
 from unmerge.recipes.weights import Rule
@@ -135,7 +135,7 @@ def test_a_part(zoo: Path, merged: Merged, case_of: Callable[[Path], Case]) -> N
     """Two known adapters and an unknown one, which has its part in the election."""
     atoms, strange = names(zoo, "known", 2, seed=5), names(zoo, "unknown", 1, seed=5)
     case = case_of(merged({}, "dare_ties", models=models(zoo, {"known": atoms, "unknown": strange})))
-    found = partly(case, atoms)
+    found = known_masks(case, atoms)
     assert found is not None
     assert found.speaks
     assert recipe_of(case, found).method == "dare_ties"
@@ -157,6 +157,6 @@ def test_masks_that_were_not_drawn(method: str, zoo: Path, merged: Merged, case_
 def test_absent_atoms(zoo: Path, merged: Merged, case_of: Callable[[Path], Case]) -> None:
     case = case_of(merged({}, models=models(zoo, {"unknown": names(zoo, "unknown", 2, seed=3)})))
     absent = names(zoo, "known", 3, seed=3)
-    found, part = drawn(case, absent), partly(case, absent)
+    found, part = drawn(case, absent), known_masks(case, absent)
     assert found is None or not found.speaks
     assert part is None or not part.speaks
