@@ -8,7 +8,7 @@ normalised           dare_ties, normalised      della
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from unmerge.recipes.weights import Rule
 _DEPENDS, _USUAL, _NEAR = 0.03, 0.15, 0.02
 
 
+@runtime_checkable
 class Masks(Protocol):
     """What random masks say of n atoms.
 
