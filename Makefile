@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format zoo bench certificate full-finetunes results study second-zoo docs docs-commands clean
+.PHONY: help demo test lint format zoo bench certificate full-finetunes recover results study second-zoo docs docs-commands clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,14 +44,18 @@ certificate: .venv/.runtime  ## measure the certificate on targets whose ingredi
 	$(BIN)/python benchmarks/certificate.py --json runs/certificate.json $(if $(ROW),--only $(ROW))
 	$(BIN)/python scripts/certificate_page.py
 
+runs/full/checkpoints: .venv/.runtime
+	$(BIN)/python benchmarks/full_finetunes.py --only-train
+
 full-finetunes: .venv/.runtime  ## the same with full fine-tunes of the zoo's base as atoms; trains twenty of them first
 	$(BIN)/python benchmarks/full_finetunes.py --json runs/full_finetunes.json
 	$(BIN)/python scripts/certificate_page.py
 
-recover: .venv/.runtime full-checkpoints  ## recover the recipes of 340 new targets, two at a time; writes docs/recover-measured.md; goes on where it was stopped
+recover: .venv/.runtime runs/full/checkpoints  ## recover the recipes of 340 new targets, two at a time; writes docs/recover-measured.md; goes on where it was stopped
 	$(BIN)/python benchmarks/recover.py --part 0/2 & $(BIN)/python benchmarks/recover.py --part 1/2 && wait
 	$(BIN)/python benchmarks/recover.py
 	$(BIN)/python scripts/recover_page.py
+	$(BIN)/python scripts/recover_example.py
 
 results: demo bench  ## measure again what docs/results.md says, and write it
 	$(BIN)/python scripts/results.py

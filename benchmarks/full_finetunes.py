@@ -59,11 +59,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/full"), help="folder for checkpoints and finished targets")
     parser.add_argument("--targets", type=int, default=4, help="of each group, merge and dtype")
     parser.add_argument("--json", type=Path, default=Path("runs/full_finetunes.json"), help="the file that keeps the figures")
+    parser.add_argument("--only-train", action="store_true", help="train what is not trained yet, and stop")
     arguments = parser.parse_args()
     zoo = ZooRecord.model_validate(read_json(embedded_zoo() / ZOO_RECORD, "the zoo's record"))
     checkpoints = arguments.out / "checkpoints"
     if not checkpoints.exists():
         train_adapters(_recipe([*zoo.known, *zoo.unknown], arguments.out / "tasks"), checkpoints, lambda _: lambda *_: None)
+    if arguments.only_train:
+        return
     full = {name: checkpoints / name for name in (*zoo.known, *zoo.unknown)}
     adapters = {name: embedded_zoo() / half / name for half, names in ((KNOWN, zoo.known), (UNKNOWN, zoo.unknown)) for name in names}
     figures: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""A ties merge of two adapters of the embedded zoo, weight by weight: a table in Markdown for docs/recover.md.
+"""A ties merge of two adapters of the embedded zoo, weight by weight: written into docs/recover.md, between its two marks.
 
     python scripts/recover_example.py
 
@@ -16,12 +16,14 @@ import yaml
 from torch import Tensor
 
 from unmerge.checkpoints import Checkpoint
+from unmerge.core.records import write_text
 from unmerge.decomposition import open_base, open_dictionary
 from unmerge.recipes import merge
 from unmerge.recipes.inputs import Inputs
 from unmerge.recipes.recipe import BASE
 from unmerge.zoo import embedded_zoo
 
+PAGE, BEGIN, END = Path("docs/recover.md"), "<!-- example -->", "<!-- end of the example -->"
 ATOMS, WEIGHTS, DENSITY = ("parity", "pirate"), (0.5, 0.9), 0.4
 TENSOR = "model.layers.0.self_attn.q_proj.weight"
 #: rows of each case: which of the two changes are kept, and whether they agree
@@ -29,7 +31,7 @@ ROWS = 2
 
 
 def main() -> None:
-    """Print the table."""
+    """Merge, and write the table."""
     zoo = embedded_zoo()
     base = open_base(zoo / "zoo-base")
     with tempfile.TemporaryDirectory(prefix="unmerge-") as scratch:
@@ -39,7 +41,8 @@ def main() -> None:
         inputs = Inputs(base, open_dictionary([zoo / "known"], base), Path(scratch))
         models = [inputs.read(name, TENSOR, torch.bfloat16).flatten() for name in (BASE, *ATOMS)]
         target = Checkpoint.open(Path(scratch) / "target").read(TENSOR).flatten()
-    print("\n".join(table(models[0], torch.stack(models[1:]), target)))
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    write_text(PAGE, "\n".join([before + BEGIN, "", *table(models[0], torch.stack(models[1:]), target), "", END + rest.split(END)[1]]))
 
 
 def configuration(zoo: Path) -> dict[str, object]:

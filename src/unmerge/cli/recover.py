@@ -19,6 +19,9 @@ def recover(
     dictionary: Dictionary,
     base: Annotated[Path, typer.Option("--base", help="The base model's folder.")],
     out: Annotated[Path, typer.Option("--out", help="The mergekit configuration to write; its record is written beside it, as .json.")],
+    masks: Annotated[
+        Path | None, typer.Option("--masks", help="Write random masks that were read off to this safetensors file (dare, della).")
+    ] = None,
 ) -> None:
     """Recover the mergekit configuration that makes a target, and prove it. Exit status 3: none does."""
     from unmerge.decomposition import open_base, open_dictionary, open_vector
@@ -30,7 +33,7 @@ def recover(
     atoms = open_dictionary(dictionary, opened)
     vector = open_vector(target, opened)
     with bars() as progress:
-        record = run(vector, atoms, opened, out, progress.over("inner products"))
+        record = run(vector, atoms, opened, out, progress.over("inner products"), masks)
     show_recipe(record)
     if record.answer == NONE:
         raise typer.Exit(NONE_OF_THESE)

@@ -25,6 +25,7 @@ from unmerge.decomposition.result import SkippedTensor
 from unmerge.recipes.acting import acted, is_scale_free
 from unmerge.recipes.case import Case
 from unmerge.recipes.chance.decoys import decoys
+from unmerge.recipes.chance.drawn import write_masks
 from unmerge.recipes.combinations import has_pair, recover_adapter
 from unmerge.recipes.inputs import Inputs
 from unmerge.recipes.layers import Stack, stacked
@@ -43,7 +44,7 @@ FOUND, PART, UNCHANGED, FINE_TUNE, NONE = "recipe", "part of a recipe", "base", 
 Watch = Callable[[Iterable[str]], Iterable[str]]
 
 
-def recover(target: Vector, dictionary: Dictionary, base: Checkpoint, out: Path, watch: Watch = iter) -> RecoveredRecipe:
+def recover(target: Vector, dictionary: Dictionary, base: Checkpoint, out: Path, watch: Watch = iter, masks: Path | None = None) -> RecoveredRecipe:
     """Recover the recipe of a target, write it and its record.
 
     Args:
@@ -52,12 +53,17 @@ def recover(target: Vector, dictionary: Dictionary, base: Checkpoint, out: Path,
         base: the base model.
         out: ``RECIPE.yml``, written where a mergekit configuration makes the target; the record is written beside it, as ``RECIPE.json``.
         watch: wraps loops over tensors, for a progress bar.
+        masks: a safetensors file for random masks that were read off, "atom/tensor"; not written where there are none.
 
     Returns:
         The record.
     """
     started = time.monotonic()
-    answer = _of_adapter(target, dictionary, watch) if isinstance(target, Adapter) else _of_checkpoint(target, dictionary, base, watch)
+    if isinstance(target, Adapter):
+        answer = _of_adapter(target, dictionary, watch)
+    else:
+        with tempfile.TemporaryDirectory(prefix="unmerge-") as scratch:
+            answer = _of_checkpoint(target, Inputs(base, dictionary, Path(scratch)), watch, masks)
     record = RecoveredRecipe(
         **answer,
         says=says(answer, target.name),
@@ -89,28 +95,26 @@ def _of_adapter(target: Adapter, dictionary: Dictionary, watch: Watch) -> dict[s
     return {**answer, "looked": looked, "skipped": skipped}
 
 
-def _of_checkpoint(target: Difference, dictionary: Dictionary, base: Checkpoint, watch: Watch) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="unmerge-") as scratch:
-        inputs = Inputs(base, dictionary, Path(scratch))
-        stack = stacked(target.tuned, inputs)
-        if stack is not None and (stack.recipe.atoms or stack.recipe.slices):
-            return _stack(target, inputs, stack)
-    products = gram(dictionary.atoms, target, watch)
+def _of_checkpoint(target: Difference, inputs: Inputs, watch: Watch, masks: Path | None) -> dict[str, Any]:
+    stack = stacked(target.tuned, inputs)
+    if stack is not None and (stack.recipe.atoms or stack.recipe.slices):
+        return _stack(target, inputs, stack)
+    products = gram(inputs.dictionary.atoms, target, watch)
     skipped = [SkippedTensor(tensor=skip.tensor, reason=skip.reason) for skip in products.skipped]
     changed = [tensor for tensor, norm in zip(products.tensors, products.norm_squared, strict=True) if norm > 0]
     if not changed:
         return {"answer": UNCHANGED, "identical_share": 1.0, "skipped": skipped}
     touched = [tensor for row, tensor in enumerate(products.tensors) if products.gram[row].any() or tensor in changed]
-    contents = decompose(target, dictionary, base, watch=watch)
+    contents = decompose(target, inputs.dictionary, inputs.base, watch=watch)
     names = tuple(sorted(component.name for component in contents.components))
     tried = [names] if names else []
     if not names or not contents.unexplained.components:
         tried = list(dict.fromkeys([*tried, *sets(clearness(products))]))
-    looked: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="unmerge-") as scratch:
-        case = Case.of(Inputs(base, dictionary, Path(scratch)), target.tuned, touched)
-        found = search(case, tried, looked)
-        answer = _recipe(case, found) if found else _rest(case, target, contents, changed, looked)
+    case, looked = Case.of(inputs, target.tuned, touched), list[str]()
+    found = search(case, tried, looked)
+    answer = _recipe(case, found) if found else _rest(case, target, contents, changed, looked)
+    if found and found[0].drawn is not None and masks is not None:
+        write_masks(case, found[0].drawn, masks)
     return {**answer, "looked": looked, "skipped": skipped}
 
 
