@@ -116,7 +116,8 @@ def _bare(draw: Draw, **shared: Any) -> Settings:
 
 
 def _without_base(settings: Settings, draw: Draw) -> Settings:
-    return settings if draw.place % 4 < 2 else {**settings, "base": None}
+    """From the base every other time; mergekit refuses more than two models where one tensor of them all is the base's."""
+    return settings if draw.place % 4 < 2 and len(draw.names) == 2 else {**settings, "base": None}
 
 
 def _of_two(draw: Draw, **shared: Any) -> Settings:
@@ -214,7 +215,8 @@ def _nothing(unknown: Sequence[str], first: int) -> Iterator[Wanted]:
             else:
                 inputs = METHODS[method][0](draw)["inputs"] if kind == "unknown merge" else {}
             shared = {"method": method if kind == "unknown merge" else "task_arithmetic"}
-            yield Wanted("nothing", kind, DTYPES[place % 2], seed, "", inputs, None if method == "linear" else BASE, shared, tuple(inputs))
+            base = None if shared["method"] == "linear" else BASE
+            yield Wanted("nothing", kind, DTYPES[place % 2], seed, "", inputs, base, shared, tuple(inputs))
 
 
 def _weighting(place: int) -> str:

@@ -147,7 +147,8 @@ def _found(record: RecoveredRecipe) -> dict[str, Any]:
 def compared(target: Wanted, record: RecoveredRecipe) -> dict[str, Any]:
     """Whether the answer is right, and the largest error of weights (relative) and of densities."""
     method = record.method.removeprefix("peft:") if record.method else None
-    same = method == target.shared.get("method", target.method) if target.group != "nothing" else record.answer in ("none of these", "fine-tune")
+    alike = {"linear": "task_arithmetic"} if target.group == "mixed" else {}  # one cannot be told from the other beside something unknown
+    same = method == alike.get(target.method, target.method) if target.group != "nothing" else record.answer in ("none of these", "fine-tune")
     rebuilt = (record.identical_share or 0.0) >= REBUILT
     models = record.parameters.get("models", {}) if isinstance(record.parameters.get("models", {}), dict) else {}
     known = {name: settings for name, settings in target.inputs.items() if name not in target.unknown}

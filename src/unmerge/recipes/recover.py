@@ -107,11 +107,11 @@ def _of_checkpoint(target: Difference, inputs: Inputs, watch: Watch, masks: Path
     touched = [tensor for row, tensor in enumerate(products.tensors) if products.gram[row].any() or tensor in changed]
     contents = decompose(target, inputs.dictionary, inputs.base, watch=watch)
     names = tuple(sorted(component.name for component in contents.components))
-    tried = [names] if names else []
-    if not names or not contents.unexplained.components:
-        tried = list(dict.fromkeys([*tried, *sets(clearness(products))]))
+    # a swap of entries (arcee_fusion, nearswap) leaves little of one atom's subspaces, and a clear correlation
+    tried = list(dict.fromkeys([*([names] if names else []), *sets(clearness(products))]))
+    masked = [names] if names and contents.unexplained.components else tried
     case, looked = Case.of(inputs, target.tuned, touched), list[str]()
-    found = search(case, tried, looked)
+    found = search(case, tried, masked, looked)
     answer = _recipe(case, found) if found else _rest(case, target, contents, changed, looked)
     if found and found[0].drawn is not None and masks is not None:
         write_masks(case, found[0].drawn, masks)

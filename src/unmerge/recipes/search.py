@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +36,7 @@ class Candidate:
     drawn: Drawn | None = None
 
 
-def search(case: Case, tried: Iterable[Sequence[str]], looked: list[str]) -> list[Candidate]:
+def search(case: Case, tried: Iterable[Sequence[str]], masked: Collection[Sequence[str]], looked: list[str]) -> list[Candidate]:
     """Recipes that make the target, and what comes near them, the best first; empty where none is an answer.
 
     All methods are run on a set of atoms even where the first makes the target: others may make it as well.
@@ -44,6 +44,7 @@ def search(case: Case, tried: Iterable[Sequence[str]], looked: list[str]) -> lis
     Args:
         case: target and models.
         tried: sets of atoms, the likeliest first; the search ends with the first that gives an answer.
+        masked: those of them that random masks are read off for, which takes longest.
         looked: is told what was tried.
     """
     for atoms in tried:
@@ -54,7 +55,7 @@ def search(case: Case, tried: Iterable[Sequence[str]], looked: list[str]) -> lis
                 Candidate(recipe, case.identical(recipe, spacings=_SPACINGS[case.dtype]), case.identical(recipe))
                 for recipe in candidates(case, atoms)
             ]
-        if max((candidate.share for candidate in found), default=0.0) < ANSWER:
+        if atoms in masked and max((candidate.share for candidate in found), default=0.0) < ANSWER:
             looked.append(f"random masks of {', '.join(atoms)}")
             reading = drawn(case, atoms)
             if reading is not None and reading.speaks:

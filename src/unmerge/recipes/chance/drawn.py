@@ -25,7 +25,7 @@ from unmerge.recipes.recipe import BASE
 from unmerge.recipes.weights import Rule
 
 #: shares explained, distances from a line over ranks, and a share kept that is all, beyond which no masks were drawn
-_EXPLAINED, _STRAIGHT, _WHOLE = 0.95, 0.1, 0.985
+_EXPLAINED, _TELLING, _STRAIGHT, _WHOLE = 0.95, 0.8, 0.1, 0.985
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class Drawn:
         """
         lowest, highest = self.density - self.epsilon.abs(), self.density + self.epsilon.abs()
         possible = bool((lowest > -_STRAIGHT / 4).all() and (highest < 1 + _STRAIGHT / 4).all())
-        return min(self.explained, self.telling) >= _EXPLAINED and self.straight <= _STRAIGHT and possible and bool((self.density < _WHOLE).any())
+        explained = self.explained >= _EXPLAINED and self.telling >= _TELLING
+        return explained and self.straight <= _STRAIGHT and possible and bool((self.density < _WHOLE).any())
 
 
 def drawn(case: Case, atoms: Sequence[str]) -> Drawn | None:
