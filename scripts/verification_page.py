@@ -83,7 +83,7 @@ def _asked(record: dict[str, Any]) -> str:
         ],
         ["falls above .10", "listed and explained", f"{len(falls)} listed below, {unexplained} of them not explained"],
         ["general tasks", "at most .02", f"{_number(even['general']['most'])} and {_number(uneven['general']['most'])} at most"],
-        ["controls verified", "none of 200", f"{controls['verified']} of {controls['subtractions']}"],
+        ["controls verified", "none of 200", _control_counts(controls)],
         [
             "predicted against measured score of the removed skill, rank correlation",
             "at least .8",
@@ -96,6 +96,14 @@ def _asked(record: dict[str, Any]) -> str:
         ],
     ]
     return table(["", "asked", "measured"], rows)
+
+
+def _control_counts(controls: dict[str, Any]) -> str:
+    absent = controls["absent atoms removed from them"]
+    return (
+        f"{controls['verified']} of {controls['subtractions']}; {controls['of them verified']} of {absent} more where nothing was named, "
+        f"in which {controls['of them gone']} of {controls['skills of those targets']} skills were gone"
+    )
 
 
 def _ranks(row: dict[str, Any]) -> str:
