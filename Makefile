@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format zoo bench certificate full-finetunes recover results study second-zoo docs docs-commands clean
+.PHONY: help demo test lint format zoo bench certificate verification full-finetunes recover results study second-zoo docs docs-commands clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ certificate: .venv/.runtime  ## measure the certificate on targets whose ingredi
 
 runs/full/checkpoints: .venv/.runtime
 	$(BIN)/python benchmarks/full_finetunes.py --only-train
+
+verification: .venv/.runtime  ## verify 48 targets of the zoo, every component and every control; writes docs/verification-measured.md
+	$(BIN)/python benchmarks/verification.py --json runs/verification.json $(if $(TARGET),--only $(TARGET))
+	$(BIN)/python scripts/verification_page.py
 
 full-finetunes: .venv/.runtime  ## the same with full fine-tunes of the zoo's base as atoms; trains twenty of them first
 	$(BIN)/python benchmarks/full_finetunes.py --json runs/full_finetunes.json
