@@ -1,0 +1,66 @@
+"""The matrix of the verification: what was removed down, tasks across, the score in the cell."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree as ET
+
+from unmerge.report.audit.svg import add, drawing, tip
+from unmerge.verify.record import Verification, VerifiedComponent
+
+_WIDE, _HIGH, _LETTER = 30.0, 26.0, 6.6
+
+
+def scores_without(verification: Verification, measured: VerifiedComponent) -> dict[str, float | None]:
+    """The score of every task with one component removed; None where the record does not hold it."""
+    scores: dict[str, float | None] = {task.name: None for task in verification.tasks}
+    scores |= {change.task: change.after for change in measured.changes}
+    if len(measured.tasks) == 1:
+        scores[measured.tasks[0]] = measured.after
+    for way in measured.ways:
+        if way.name == "whole":
+            scores |= way.scores
+    return scores
+
+
+def score_matrix(verification: Verification) -> ET.Element:
+    """All removals by all tasks; the removed component's own tasks are framed."""
+    tasks, removals = verification.tasks, verification.components
+    names = ["nothing removed", *(f"without {measured.removed}" for measured in removals)]
+    left = 14 + _LETTER * max(map(len, names))
+    top = 18 + 0.72 * _LETTER * max(len(task.name) for task in tasks)
+    right = 0.72 * _LETTER * len(tasks[-1].name)
+    gap = 8.0
+    general = [task.kind == "general" for task in tasks]
+    across = [left + _WIDE * place + (gap if general[place] else 0.0) for place in range(len(tasks))]
+    title, described = "Scores with each component removed", "The table below the figure holds the same values"
+    svg = drawing(across[-1] + _WIDE + right, top + _HIGH * len(names) + 6, title, described)
+    svg.set("data-grid", "")
+    for task, x in zip(tasks, across, strict=True):
+        look = "label faint" if task.kind == "general" else "label"
+        add(svg, "text", task.name, transform=f"translate({x + _WIDE / 2 + 4:.1f} {top - 8:.1f}) rotate(-45)", class_=look)
+    before = {task.name: task.before for task in tasks}
+    for row, name in enumerate(names):
+        add(svg, "text", name, x=left - 8, y=top + _HIGH * (row + 0.5), class_="label end middle")
+        scores: dict[str, float | None] = {**before} if row == 0 else scores_without(verification, removals[row - 1])
+        own = set() if row == 0 else set(removals[row - 1].tasks)
+        for column, (task, x) in enumerate(zip(tasks, across, strict=True)):
+            score = scores[task.name]
+            group = add(svg, "g", class_="cell", data_row=row, data_column=column)
+            rect = add(group, "rect", x=x + 1, y=top + _HIGH * row + 1, width=_WIDE - 2, height=_HIGH - 2, rx=3, class_="none" if score is None else "heat")
+            if score is not None:
+                rect.set("fill-opacity", f"{score:.3f}")
+                look = "value centre middle on" if score > 0.5 else "value centre middle"
+                add(group, "text", _short(score), x=x + _WIDE / 2, y=top + _HIGH * (row + 0.5), class_=look)
+            if task.name in own:
+                add(group, "rect", x=x + 1.5, y=top + _HIGH * row + 1.5, width=_WIDE - 3, height=_HIGH - 3, rx=3, class_="frame")
+            tip(group, f"{task.name}, {name}: {_change(before[task.name], score) if row else f'{score:.3f}'}")
+    return svg
+
+
+def _change(before: float, after: float | None) -> str:
+    return "not measured" if after is None else f"{before:.3f} to {after:.3f} ({after - before:+.3f})"
+
+
+def _short(score: float) -> str:
+    """Two decimals, without what all share."""
+    return f"{score:g}" if score in (0, 1) else f"{score:.2f}".removeprefix("0")
