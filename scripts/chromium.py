@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import select
-import shutil
 import signal
 import tempfile
 import time
@@ -24,9 +23,10 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome
 _SECONDS = 60.0
 #: without a sandbox, which root cannot have; and no address but a file's can be reached
 _FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking --no-first-run --hide-scrollbars "
-    "--remote-debugging-pipe"
-).split() + ["--host-rules=MAP * ~NOTFOUND"]
+    *"--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking --no-first-run --hide-scrollbars".split(),
+    "--remote-debugging-pipe",
+    "--host-rules=MAP * ~NOTFOUND",
+)
 
 
 def find_chromium() -> str | None:

@@ -1,12 +1,14 @@
 """``--fail-on``: conditions under which an audit fails, for use in a pipeline.
 
-    unknown-share=X      more than the share X of the target's squared norm is explained neither by the components nor by rounding
-    component=NAME       NAME is in the target, or may be: a component cannot be told from it, or it could not have been seen
-    licence-conflict     two licences clash
-    licence-unknown      a licence is missing, or its terms are not known
-    not-verified         a component's removal was not measured, or its verdict is another than "verified"
-    no-recipe            no recipe makes the target
-    warning              the decomposition warns of something, such as another base
+=================  ===================================================================================================================
+unknown-share=X    more than the share X of the target's squared norm is explained neither by the components nor by rounding
+component=NAME     NAME is in the target, or may be: a component cannot be told from it, or it could not have been seen
+licence-conflict   two licences clash
+licence-unknown    a licence is missing, or its terms are not known
+not-verified       a component's removal was not measured, or its verdict is another than "verified"
+no-recipe          no recipe makes the target
+warning            the decomposition warns of something, such as another base
+=================  ===================================================================================================================
 """
 
 from __future__ import annotations

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unmerge.audit.licences import LicenceReport
-from unmerge.core.records import Environment
+from unmerge.core.errors import BadInput
+from unmerge.core.records import Environment, read_json
 from unmerge.decomposition import Decomposition
 from unmerge.verify.record import Verification, VerifiedComponent
 
-SCHEMA = "unmerge/audit/1"
+SCHEMA: Literal["unmerge/audit/1"] = "unmerge/audit/1"
+
+#: the record's file, in the audit's folder
+RECORD = "audit.json"
 
 
 class GateResult(BaseModel):
@@ -39,7 +44,7 @@ class Audit(BaseModel):
     model_config = ConfigDict(serialize_by_alias=True)
 
     # "schema" is the key in JSON; as an attribute it would hide one of pydantic's
-    schema_: str = Field(SCHEMA, alias="schema")
+    schema_: Literal["unmerge/audit/1"] = Field(SCHEMA, alias="schema")
     name: str
     base_name: str
     made: str
@@ -54,3 +59,21 @@ class Audit(BaseModel):
         """What removing a component did; None where that was not measured."""
         measured = self.verification.components if self.verification else []
         return next((component for component in measured if component.removed == name), None)
+
+
+def read_audit(file: Path) -> Audit:
+    """Read an audit's record.
+
+    Raises:
+        BadInput: no such file, or another record.
+    """
+    raw = read_json(file, "an audit's record")
+    try:
+        return Audit.model_validate(raw)
+    except ValidationError as error:
+        found = raw.get("schema", "no schema") if isinstance(raw, dict) else "no mapping"
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadInput(
+            expected=f"a record of the schema {SCHEMA}", found=f"{found} ({where}: {first['msg']})", where=file, hint="run the audit again"
+        ) from error

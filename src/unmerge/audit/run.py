@@ -15,14 +15,16 @@ from unmerge.decomposition import Decomposition, Dictionary, decompose
 from unmerge.decomposition.base_check import model_name
 from unmerge.decomposition.dictionary import Vector, folder_of
 
-#: the whole record, and the parts of it that are kept while an audit is under way
-RECORD, DECOMPOSITION = "audit.json", "decomposition.json"
+#: a part of the record as a file of its own, which an interrupted audit finds again
+DECOMPOSITION = "decomposition.json"
 
 #: given a title, a wrapper for loops
 Over = Callable[[str], Callable[[Iterable[str]], Iterable[str]]]
 
 
-def run_audit(target: Vector, dictionary: Dictionary, base: Checkpoint, stage: Stage, gates: Sequence[Gate] = (), over: Over = lambda _: iter) -> Audit:
+def run_audit(
+    target: Vector, dictionary: Dictionary, base: Checkpoint, stage: Stage, gates: Sequence[Gate] = (), over: Over = lambda _: iter
+) -> Audit:
     """Find out everything about one target.
 
     Args:
@@ -34,7 +36,7 @@ def run_audit(target: Vector, dictionary: Dictionary, base: Checkpoint, stage: S
         over: given a title, returns a wrapper for loops.
 
     Returns:
-        The record, which is in the stage as ``audit.json``.
+        The record, which is for the caller to write.
     """
     decomposition = _decomposition(stage, lambda: decompose(target, dictionary, base, watch=over("inner products")))
     audit = Audit(
@@ -62,4 +64,3 @@ def _decomposition(stage: Stage, make: Callable[[], Decomposition]) -> Decomposi
         with stage.piece(DECOMPOSITION) as piece:
             write_json(piece, make())
     return Decomposition.model_validate(read_json(stage.folder / DECOMPOSITION, "a decomposition"))
-

@@ -48,7 +48,9 @@ def answer(audit: Audit) -> list[Phrase]:
         phrases.append(Phrase(_called(component), place))
         last = place == len(shown) - 1
         more = len(found.components) - len(shown)
-        phrases.append(Phrase(f" and {counted(more, 'more')}" if last and more else "" if last else " and " if place == len(shown) - 2 and not more else ", "))
+        phrases.append(
+            Phrase(f" and {counted(more, 'more')}" if last and more else "" if last else " and " if place == len(shown) - 2 and not more else ", ")
+        )
     return [*phrases, Phrase(f"{rest}.")]
 
 

@@ -9,7 +9,6 @@ from unmerge.report.audit.charts import dose_chart, limits_chart
 from unmerge.report.audit.heat_map import Modules, deepest, heat_map
 from unmerge.report.audit.score_matrix import score_matrix
 
-
 #: colours for components, by class ``c0`` to ``c7``; more components begin again
 _COLOURS = 8
 

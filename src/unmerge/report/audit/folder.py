@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from unmerge.audit import Audit
-from unmerge.audit.run import RECORD
+from unmerge.audit.record import RECORD
+from unmerge.audit.run import DECOMPOSITION
 from unmerge.core.records import write_json, write_text
 from unmerge.report.audit.drawings import drawings
 from unmerge.report.audit.page import drawing_style, page, recipe_text
@@ -31,5 +32,6 @@ def write_audit(audit: Audit, folder: Path) -> None:
     for name, svg in drawings(audit).items():
         files[f"{FIGURES}/{_NOT_PLAIN.sub('_', name)}.svg"] = standalone(svg, drawing_style())
     write_json(folder / RECORD, audit)
+    write_json(folder / DECOMPOSITION, audit.decomposition)
     for name, text in files.items():
         write_text(folder / name, text)

@@ -46,7 +46,9 @@ def score_matrix(verification: Verification) -> ET.Element:
         for column, (task, x) in enumerate(zip(tasks, across, strict=True)):
             score = scores[task.name]
             group = add(svg, "g", class_="cell", data_row=row, data_column=column)
-            rect = add(group, "rect", x=x + 1, y=top + _HIGH * row + 1, width=_WIDE - 2, height=_HIGH - 2, rx=3, class_="none" if score is None else "heat")
+            rect = add(
+                group, "rect", x=x + 1, y=top + _HIGH * row + 1, width=_WIDE - 2, height=_HIGH - 2, rx=3, class_="none" if score is None else "heat"
+            )
             if score is not None:
                 rect.set("fill-opacity", f"{score:.3f}")
                 look = "value centre middle on" if score > 0.5 else "value centre middle"

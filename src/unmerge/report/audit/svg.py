@@ -15,13 +15,14 @@ _NAMESPACE = "http://www.w3.org/2000/svg"
 def drawing(width: float, height: float, title: str, description: str) -> ET.Element:
     """An empty drawing that says what it shows to those who cannot see it."""
     size = {"width": _number(width), "height": _number(height), "viewBox": f"0 0 {_number(width)} {_number(height)}"}
-    svg = ET.Element("svg", {"xmlns": _NAMESPACE, "role": "img", "aria-label": clean(f"{title}. {description}"), **size})
-    return svg
+    return ET.Element("svg", {"xmlns": _NAMESPACE, "role": "img", "aria-label": clean(f"{title}. {description}"), **size})
 
 
 def add(parent: ET.Element, tag: str, text: str | None = None, **attributes: object) -> ET.Element:
     """Put an element into another; ``class_`` is the class, other underscores become hyphens."""
-    named = {key.rstrip("_").replace("_", "-"): _number(value) if isinstance(value, float) else clean(str(value)) for key, value in attributes.items()}
+    named = {
+        key.rstrip("_").replace("_", "-"): _number(value) if isinstance(value, float) else clean(str(value)) for key, value in attributes.items()
+    }
     child = ET.SubElement(parent, tag, named)
     if text is not None:
         child.text = clean(text)

@@ -62,7 +62,9 @@ def _verdict(measured: VerifiedComponent) -> list[Cell]:
         number(measured.before, ".3f"),
         number(measured.after, ".3f"),
         word(f"{low:.3f} to {high:.3f}"),
-        number(measured.prediction.after, ".3f", f"predicted before it was measured: {measured.prediction.before:.3f} to {measured.prediction.after:.3f}"),
+        number(
+            measured.prediction.after, ".3f", f"predicted before it was measured: {measured.prediction.before:.3f} to {measured.prediction.after:.3f}"
+        ),
         number(measured.mean_absolute_change, ".4f"),
         number(measured.general_change, ".4f"),
         Cell(p_value(measured.adjusted_p_value), measured.adjusted_p_value, "number", str(measured.adjusted_p_value)),
@@ -144,7 +146,9 @@ def proof(recipe: dict[str, Any]) -> Table | None:
     for kind, compared in kinds.items():
         share = compared["identical"] / compared["changed"] if compared["changed"] else None
         shown = Cell("" if share is None else percent(share), share, "number", f"{compared['identical']} of {compared['changed']}")
-        rows.append([word(kind), number(compared["changed"], ",d"), number(compared["identical"], ",d"), shown, number(compared["largest_difference"], ".2g")])
+        rows.append(
+            [word(kind), number(compared["changed"], ",d"), number(compared["identical"], ",d"), shown, number(compared["largest_difference"], ".2g")]
+        )
     return Table("proof", "Weights compared, by kind of tensor", ("Kind", "Changed", "Identical", "Share", "Largest difference"), rows)
 
 
