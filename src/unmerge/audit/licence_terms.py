@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: share-alike: what is made of it must bear the same licence; non-commercial; no-derivatives: nothing may be made of it;
-#: use-restrictions: a list of forbidden uses that must be passed on; non-permissive names are empty for a permissive licence
+#: use-restrictions: a list of forbidden uses that must be passed on. A permissive licence has none of them
 Term = Literal["share-alike", "non-commercial", "no-derivatives", "use-restrictions"]
 
 
@@ -51,7 +51,8 @@ def _rows(identifiers: list[str] | tuple[str, ...], *asks: Term) -> dict[str, Te
     return {identifier.lower(): Terms(identifier, frozenset(asks)) for identifier in identifiers}
 
 
-_TABLE: dict[str, Terms] = {
+#: by plain identifier
+TABLE: dict[str, Terms] = {
     **_rows(_PERMISSIVE),
     **_rows(_SHARE_ALIKE, "share-alike"),
     **_rows(_NON_COMMERCIAL, "non-commercial"),
@@ -96,7 +97,7 @@ def plain(identifier: str) -> str:
 
 def terms_of(identifier: str) -> Terms | None:
     """What a licence asks, by its identifier; None for one that the table does not have."""
-    return _TABLE.get(plain(identifier))
+    return TABLE.get(plain(identifier))
 
 
 def go_together(one: str, other: str) -> bool:
