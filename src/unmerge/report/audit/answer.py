@@ -42,14 +42,22 @@ def answer(audit: Audit) -> list[Phrase]:
         none = f"None of the {len(found.dictionary)} known components is in {audit.name}"
         return [Phrase(f"{none}: {rest.removeprefix(', and ')}." if rest else f"{none}.")]
     known = counted(len(found.components), "known component")
-    phrases = [Phrase(f"{audit.name} is {audit.base_name} with {known} merged in, ")]
+    phrases = [Phrase(f"{audit.name} is {audit.base_name} with {known} merged in: ")]
     shown = found.components[:_NAMED]
     for place, component in enumerate(shown):
         phrases.append(Phrase(_called(component), place))
         last = place == len(shown) - 1
         more = len(found.components) - len(shown)
         phrases.append(
-            Phrase(f" and {counted(more, 'more')}" if last and more else "" if last else " and " if place == len(shown) - 2 and not more else ", ")
+            Phrase(
+                f" and {counted(more, 'more', 'more')}"
+                if last and more
+                else ""
+                if last
+                else " and "
+                if place == len(shown) - 2 and not more
+                else ", "
+            )
         )
     return [*phrases, Phrase(f"{rest}.")]
 
@@ -73,7 +81,7 @@ def _rest(audit: Audit) -> str:
     left = audit.decomposition.unexplained
     share = max(left.share - (left.rounding_share or 0.0), 0.0)
     if left.components:
-        unknown = counted(left.components, "unknown one", "unknown ones")
+        unknown = counted(left.components, "that is unknown", "that are unknown")
         return f", and at least {unknown}, {percent(left.share)} of the change"
     if share > _WORTH_SAYING:
         return f", and {percent(left.share)} of the change is not explained"

@@ -34,12 +34,12 @@ def coefficient_bar(component: Component, largest: float, look: str) -> ET.Eleme
     return svg
 
 
-def limits_chart(components: Sequence[Component], absent: Sequence[Absent], looks: Sequence[str]) -> ET.Element:
+def limits_chart(components: Sequence[Component], absent: Sequence[Absent], looks: Sequence[str], width: float) -> ET.Element:
     """What was found beside what could have been found: components as dots, absent atoms as ranges above which they would have been seen."""
     seen = sorted(absent, key=lambda atom: (atom.detection_limit is None, atom.detection_limit or 0.0))
     limits = [atom.detection_limit for atom in seen if atom.detection_limit is not None]
     top = max([component.coefficient for component in components] + limits + [0.1]) * 1.08
-    row, left, width = 24.0, 132.0, 560.0
+    row, left = 24.0, 18 + 6.6 * max((len(named.name) for named in (*components, *absent)), default=0)
     scale = (width - left - 20) / top
     height = row * (len(components) + len(seen)) + 40
     svg = drawing(width, height, "What would have been seen", "Components at their coefficient, absent atoms from their detection limit on")
@@ -52,11 +52,11 @@ def limits_chart(components: Sequence[Component], absent: Sequence[Absent], look
     for place, component in enumerate(components):
         y = row * (place + 0.5) + 4
         add(svg, "text", component.name, x=left - 10, y=y, class_="label end middle strong")
-        dot = add(svg, "circle", cx=left + component.coefficient * scale, cy=y, r=5.5, class_=f"{looks[place]} fill mark")
+        dot = add(svg, "circle", cx=left + component.coefficient * scale, cy=y, r=5.5, class_=f"{looks[place]} fill")
         tip(dot, f"{component.name} is in the target, at {component.coefficient:.4f}")
     for place, atom in enumerate(seen, len(components)):
         y = row * (place + 0.5) + 4
-        group = add(svg, "g", class_="mark")
+        group = add(svg, "g")
         add(group, "text", atom.name, x=left - 10, y=y, class_="label end middle")
         if atom.detection_limit is None:
             add(group, "rect", x=left, y=y - 5, width=width - left - 20, height=10.0, rx=2, class_="blind")
@@ -71,7 +71,7 @@ def limits_chart(components: Sequence[Component], absent: Sequence[Absent], look
 
 def dose_chart(measured: VerifiedComponent, look: str) -> ET.Element:
     """The skill's score as more and more of the component is removed: measured, and as predicted before."""
-    width, height, left, foot = 300.0, 190.0, 34.0, 150.0
+    width, height, left, foot = 262.0, 184.0, 34.0, 144.0
     doses = sorted(measured.doses, key=lambda dose: dose.multiple)
     scale, tall = (width - left - 12) / max([dose.multiple for dose in doses] + [1.0]), foot - 12
     title = f"Dose-response of {measured.removed}"
@@ -87,7 +87,7 @@ def dose_chart(measured: VerifiedComponent, look: str) -> ET.Element:
         points = [(left + dose.multiple * scale, foot - tall * value) for dose, value in zip(doses, values, strict=True)]
         add(svg, "polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=f"{look} stroke {kind}")
     for dose in doses:
-        dot = add(svg, "circle", cx=left + dose.multiple * scale, cy=foot - tall * dose.score, r=4.5, class_=f"{look} fill mark")
+        dot = add(svg, "circle", cx=left + dose.multiple * scale, cy=foot - tall * dose.score, r=4.5, class_=f"{look} fill")
         tip(dot, f"{dose.multiple:g} x {measured.coefficient:.4f} removed: {dose.score:.3f}, predicted {dose.predicted:.3f}")
     return svg
 

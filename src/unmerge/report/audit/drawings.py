@@ -28,7 +28,8 @@ def drawings(audit: Audit) -> dict[str, ET.Element]:
         largest = deepest(found.components)
         made |= {f"coefficients-{component.name}": heat_map(component, modules, largest) for component in found.components}
     if found.test:
-        made["limits"] = limits_chart(found.components, found.absent, looks_of(audit))
+        for name, width in (("limits", 620.0), ("limits-narrow", 340.0)):
+            made[name] = limits_chart(found.components, found.absent, looks_of(audit), width)
     if verification and verification.components:
         made["matrix"] = score_matrix(verification)
         colours = {component.name: look for component, look in zip(found.components, looks_of(audit), strict=True)}

@@ -11,8 +11,10 @@ from unmerge.decomposition.blocks import OUTSIDE, kind_of, layer_of
 from unmerge.decomposition.result import Component
 from unmerge.report.audit.svg import add, drawing, tip
 
-#: sizes of a cell: wide enough for a number while there are few layers
-_WIDE, _NARROW, _HIGH, _FEW = 46.0, 15.0, 26.0, 10
+#: all cells together are about so wide, each at least and at most so; and so high
+_ACROSS, _LEAST, _MOST, _HIGH = 228.0, 9.0, 44.0, 24.0
+#: a cell as wide as this holds a number, or the number of its layer
+_NUMBER, _LAYER = 32.0, 22.0
 #: pixels a letter takes
 _LETTER = 6.6
 
@@ -58,15 +60,14 @@ def heat_map(component: Component, modules: Modules, largest: float) -> ET.Eleme
         modules: rows and columns.
         largest: the coefficient drawn darkest.
     """
-    wide = _WIDE if len(modules.layers) <= _FEW else _NARROW
+    wide = min(max(_ACROSS / len(modules.layers), _LEAST), _MOST)
     left, top = 14 + _LETTER * max(map(len, modules.kinds), default=0), 22.0
     title = f"Coefficient of {component.name} by layer and module"
     described = f"Overall {component.coefficient:.4f}; the table below the figure holds the same values"
     svg = drawing(left + wide * len(modules.layers) + 4, top + _HIGH * len(modules.kinds) + 20, title, described)
-    svg.set("data-grid", "")
     for row, kind in enumerate(modules.kinds):
         add(svg, "text", kind, x=left - 8, y=top + _HIGH * (row + 0.5), class_="label end middle")
-    step = 1 if wide == _WIDE else 4
+    step = 1 if wide >= _LAYER else 4
     for column, layer in itertools.islice(enumerate(modules.layers), 0, None, step):
         add(svg, "text", layer, x=left + wide * (column + 0.5), y=top - 8, class_="label centre")
     add(svg, "text", "layer", x=left + wide * len(modules.layers) / 2, y=top + _HIGH * len(modules.kinds) + 16, class_="label centre faint")
@@ -90,17 +91,16 @@ def _cell(
     value = sum(values) / len(values) if values else None
     blind = not values and any(tensor in modules.blind for tensor in tensors)
     depth = min(abs(value) / largest, 1.0) if value is not None and largest else 0.0
-    group = add(svg, "g", class_="cell", data_row=place[0], data_column=place[1])
     look = "blind" if blind else "none" if value is None else "cold" if value < 0 else "heat"
-    rect = add(group, "rect", x=corner[0] + 1, y=corner[1] + 1, width=wide - 2, height=_HIGH - 2, rx=3, class_=look)
+    rect = add(svg, "rect", x=corner[0] + 1, y=corner[1] + 1, width=wide - 2, height=_HIGH - 2, class_=look, data_at=f"{place[0]} {place[1]}")
     if value is not None:
-        rect.set("fill-opacity", f"{depth:.3f}")
-    if wide == _WIDE:
-        shown = "" if value is None else f"{value:.2f}"
-        add(group, "text", shown, x=corner[0] + wide / 2, y=corner[1] + _HIGH / 2, class_=f"value centre middle{' on' if depth > 0.5 else ''}")
+        rect.set("fill-opacity", f"{depth:.2f}")
+        if wide >= _NUMBER:
+            shade = " on" if depth > 0.5 else ""
+            add(svg, "text", f"{value:.2f}", x=corner[0] + wide / 2, y=corner[1] + _HIGH / 2, class_=f"value centre middle{shade}")
     where = tensors[0] if len(tensors) == 1 else f"{len(tensors)} tensors such as {tensors[0]}"
     what = "blind: the target's signal fills it" if blind else "not measured" if value is None else f"{value:.5f}"
-    tip(group, f"{where}: {what}")
+    tip(rect, f"{where}: {what}")
 
 
 def _in_order(tensor: str) -> list[tuple[bool, int, str]]:

@@ -52,13 +52,16 @@
       mark.scrollIntoView({ block: "nearest", inline: "nearest" });
       show(mark);
     };
-    const at = (row, column) => marks.find((mark) => +mark.dataset.row === row && +mark.dataset.column === column);
+    const at = (row, column) => marks.find((mark) => mark.dataset.at === `${row} ${column}`);
     const next = (key) => {
       if (key === "Home") return marks[0];
       if (key === "End") return marks.at(-1);
       const [down, right] = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] }[key];
       if (!current) return marks[0];
-      if ("row" in current.dataset) return at(+current.dataset.row + down, +current.dataset.column + right) ?? current;
+      if ("at" in current.dataset) {
+        const [row, column] = current.dataset.at.split(" ").map(Number);
+        return at(row + down, column + right) ?? current;
+      }
       return marks[marks.indexOf(current) + down + right] ?? current;
     };
     svg.addEventListener("keydown", (event) => {
@@ -74,7 +77,7 @@
   });
 
   // what is folded is printed all the same
-  const folded = () => document.querySelectorAll("details:not([open])");
+  const folded = () => document.querySelectorAll("details:not([open]):not(.bulk)");
   addEventListener("beforeprint", () => folded().forEach((details) => Object.assign(details, { open: true }).setAttribute("data-folded", "")));
   addEventListener("afterprint", () => document.querySelectorAll("[data-folded]").forEach((details) => {
     details.open = false;

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from unmerge.audit import Audit
+from unmerge.audit.record import RECORD
 from unmerge.core.errors import need
 from unmerge.report.audit import answer, charts, tables, words
 from unmerge.report.audit.charts import Part
@@ -22,6 +22,8 @@ from unmerge.report.audit.heat_map import deepest
 from unmerge.report.audit.svg import clean, inline
 from unmerge.report.audit.table import data_uri
 
+#: cells of a table that is only given as a file, and characters of a record that is only beside the page
+_LONG, _LARGE = 2000, 400_000
 #: an overlap of components that is worth a place in the bar
 _OVERLAP = 0.002
 _HERE = Path(__file__).parent
@@ -47,7 +49,7 @@ def _content(audit: Audit) -> dict[str, Any]:
     found, verification, recipe = audit.decomposition, audit.verification, audit.recipe
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     largest = max([abs(component.coefficient) for component in found.components] + [1e-9])
-    looks = looks_of(audit)
+    looks, record = looks_of(audit), audit.model_dump_json()
     return {
         "audit": audit,
         "found": found,
@@ -59,13 +61,15 @@ def _content(audit: Audit) -> dict[str, Any]:
         "tiles": answer.tiles(audit),
         "parts": _parts(audit, looks),
         "looks": looks,
+        "verdict_looks": tables.LOOKS,
         "deepest": deepest(found.components),
         "bars": [inline(charts.coefficient_bar(component, largest, look)) for component, look in zip(found.components, looks, strict=True)],
         "licence_of": {licence.of: licence for licence in audit.licences.licences if licence.role == "component"},
         "drawn": {name: inline(svg) for name, svg in drawings(audit).items()},
         "tables": _tables(audit),
         "versions": {"python": audit.environment.python, **audit.environment.versions},
-        "record": data_uri(json.dumps(audit.model_dump(mode="json"), ensure_ascii=False), "application/json"),
+        "record": data_uri(record, "application/json") if len(record) < _LARGE else RECORD,
+        "long": _LONG,
         "recipe_link": data_uri(recipe_text(audit), "application/yaml"),
         "style": drawing_style() + (_HERE / "page.css").read_text(encoding="utf-8"),
         "script": script,

@@ -34,7 +34,6 @@ def score_matrix(verification: Verification) -> ET.Element:
     across = [left + _WIDE * place + (gap if general[place] else 0.0) for place in range(len(tasks))]
     title, described = "Scores with each component removed", "The table below the figure holds the same values"
     svg = drawing(across[-1] + _WIDE + right, top + _HIGH * len(names) + 6, title, described)
-    svg.set("data-grid", "")
     for task, x in zip(tasks, across, strict=True):
         look = "label faint" if task.kind == "general" else "label"
         add(svg, "text", task.name, transform=f"translate({x + _WIDE / 2 + 4:.1f} {top - 8:.1f}) rotate(-45)", class_=look)
@@ -45,17 +44,15 @@ def score_matrix(verification: Verification) -> ET.Element:
         own = set() if row == 0 else set(removals[row - 1].tasks)
         for column, (task, x) in enumerate(zip(tasks, across, strict=True)):
             score = scores[task.name]
-            group = add(svg, "g", class_="cell", data_row=row, data_column=column)
-            rect = add(
-                group, "rect", x=x + 1, y=top + _HIGH * row + 1, width=_WIDE - 2, height=_HIGH - 2, rx=3, class_="none" if score is None else "heat"
-            )
+            corner = {"x": x + 1, "y": top + _HIGH * row + 1, "width": _WIDE - 2, "height": _HIGH - 2}
+            rect = add(svg, "rect", **corner, class_="none" if score is None else "heat", data_at=f"{row} {column}")
+            tip(rect, f"{task.name}, {name}: {_change(before[task.name], score) if row else f'{task.before:.3f}'}")
             if score is not None:
-                rect.set("fill-opacity", f"{score:.3f}")
+                rect.set("fill-opacity", f"{score:.2f}")
                 look = "value centre middle on" if score > 0.5 else "value centre middle"
-                add(group, "text", _short(score), x=x + _WIDE / 2, y=top + _HIGH * (row + 0.5), class_=look)
+                add(svg, "text", _short(score), x=x + _WIDE / 2, y=top + _HIGH * (row + 0.5), class_=look)
             if task.name in own:
-                add(group, "rect", x=x + 1.5, y=top + _HIGH * row + 1.5, width=_WIDE - 3, height=_HIGH - 3, rx=3, class_="frame")
-            tip(group, f"{task.name}, {name}: {_change(before[task.name], score) if row else f'{score:.3f}'}")
+                add(svg, "rect", **corner, class_="frame")
     return svg
 
 

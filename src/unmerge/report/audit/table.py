@@ -24,12 +24,14 @@ class Cell:
         value: in the file; None for nothing.
         kind: ``number`` or ``text``.
         tip: said when it is pointed at.
+        look: good, bad or unsure; None for what is neither.
     """
 
     shown: str | Markup
     value: str | float | int | None = None
     kind: str = "text"
     tip: str | None = None
+    look: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,12 @@ def data_uri(text: str, kind: str) -> str:
     return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
 
 
-def word(text: str, tip: str | None = None) -> Cell:
+def word(text: str, tip: str | None = None, look: str | None = None) -> Cell:
     """A cell of text."""
-    return Cell(text, text, tip=tip)
+    return Cell(text, text, tip=tip, look=look)
 
 
-def number(value: float | None, form: str = ".4f", tip: str | None = None) -> Cell:
+def number(value: float | int | None, form: str = ".4f", tip: str | None = None) -> Cell:
     """A cell with a number as ``form`` writes it, empty without one."""
     if value is None:
         return Cell("", None, "number", tip)

@@ -14,6 +14,9 @@ from unmerge.report.audit.table import Cell, Table, number, word
 from unmerge.report.audit.words import p_value, percent
 from unmerge.verify.record import Verification, VerifiedComponent
 
+#: how a verdict looks
+LOOKS = {"verified": "good", "not specific": "bad", "no effect": "bad", "not measurable": "unsure"}
+
 
 def components(audit: Audit) -> Table:
     """Every component with all that is known of it; the page shows some of it in its own way."""
@@ -58,7 +61,7 @@ def _verdict(measured: VerifiedComponent) -> list[Cell]:
     low, high = measured.interval
     return [
         word(measured.removed),
-        word(measured.verdict, " ".join(measured.because)),
+        word(measured.verdict, " ".join(measured.because), LOOKS[measured.verdict]),
         number(measured.before, ".3f"),
         number(measured.after, ".3f"),
         word(f"{low:.3f} to {high:.3f}"),
@@ -101,7 +104,7 @@ def controls(verification: Verification) -> Table:
             number(control.before, ".3f"),
             number(control.after, ".3f"),
             Cell(p_value(control.p_value), control.p_value, "number", str(control.p_value)),
-            word("yes" if control.verified else "no"),
+            word("yes", look="bad") if control.verified else word("no", look="good"),
         ]
         for measured in verification.components
         for control in measured.controls

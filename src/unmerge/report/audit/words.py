@@ -19,7 +19,7 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def percent(share: float) -> str:
+def percent(share: float | int) -> str:
     """A share with two figures that count, or so."""
     if share == 0 or share == 1:
         return f"{share:.0%}"
@@ -27,7 +27,7 @@ def percent(share: float) -> str:
         return "less than 0.01%"
     if share > 0.99:
         return f"{math.floor(share * 1e4) / 100:.2f}%"  # never rounded up to all
-    return f"{share:.2%}" if share < 0.1 else f"{share:.0%}"
+    return f"{100 * share:.2g}%"
 
 
 def p_value(value: float | None) -> str:
