@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format zoo bench certificate full-finetunes results study second-zoo docs docs-commands clean
+.PHONY: help demo test lint format zoo bench certificate verification full-finetunes results study second-zoo docs docs-commands clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ bench: .venv/.runtime  ## time exact decomposition against expand, mask and solv
 certificate: .venv/.runtime  ## measure the certificate on targets whose ingredients are known; figures in runs/certificate.json
 	$(BIN)/python benchmarks/certificate.py --json runs/certificate.json $(if $(ROW),--only $(ROW))
 	$(BIN)/python scripts/certificate_page.py
+
+verification: .venv/.runtime  ## verify 48 targets of the zoo, every component and every control; writes docs/verification-measured.md
+	$(BIN)/python benchmarks/verification.py --json runs/verification.json $(if $(TARGET),--only $(TARGET))
+	$(BIN)/python scripts/verification_page.py
 
 full-finetunes: .venv/.runtime  ## the same with full fine-tunes of the zoo's base as atoms; trains twenty of them first
 	$(BIN)/python benchmarks/full_finetunes.py --json runs/full_finetunes.json

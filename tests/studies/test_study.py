@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from unmerge.checkpoints import Checkpoint
 from unmerge.cli import app
 from unmerge.core.errors import BadInput, BadOutput
+from unmerge.core.journal import Journal
 from unmerge.decomposition import decompose, open_base, open_dictionary, open_vector
 from unmerge.decomposition.blocks import problem_of
 from unmerge.decomposition.spaces import SPACES
@@ -27,7 +28,6 @@ from unmerge.report.study_record import CELLS, SUMMARY, Cell, StudyRecord, Summa
 from unmerge.solvers import SOLVERS
 from unmerge.studies.answers import of_decomposition, of_solution
 from unmerge.studies.design import StudyDesign
-from unmerge.studies.journal import Journal
 from unmerge.studies.make_target import base_in
 from unmerge.studies.study import run_study
 from unmerge.studies.targets import Target, targets
@@ -233,7 +233,7 @@ def test_killed_in_the_middle(begun: Path, out: Path, design: StudyDesign, monke
         assert time.monotonic() < deadline, "the workers outlive the study"
         time.sleep(0.05)
     kept = {file.name: file.read_text() for file in (begun / "cells").iterdir()}
-    finished = sum(len(Journal(begun / "cells" / name).cells()) for name in kept)
+    finished = sum(len(Journal(begun / "cells" / name, Cell).records()) for name in kept)
     assert 4 <= finished < 32
     asked: list[tuple[str, str, str]] = []
     real = worker._Asked.cell
@@ -257,17 +257,17 @@ def test_killed_in_the_middle(begun: Path, out: Path, design: StudyDesign, monke
 def test_torn_line(out: Path, tmp_path: Path) -> None:
     """A line cut short by a kill is no cell, and the next one does not continue it."""
     file = next((out / "cells").iterdir())
-    first, second, *_ = Journal(file).cells()
-    journal = Journal(tmp_path / "cells.jsonl")
-    assert journal.cells() == []
+    first, second, *_ = Journal(file, Cell).records()
+    journal = Journal(tmp_path / "cells.jsonl", Cell)
+    assert journal.records() == []
     journal.mend()
     journal.add(first)
     with journal.file.open("a") as stream:
         stream.write(second.model_dump_json()[:100])
-    assert journal.cells() == [first]
+    assert journal.records() == [first]
     journal.mend()
     journal.add(second)
-    assert journal.cells() == [first, second]
+    assert journal.records() == [first, second]
 
 
 def test_error_is_one_line(out: Path, design: StudyDesign, tmp_path: Path) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
+
+from pydantic import BaseModel
 
 from unmerge.audit.gates import Gate
 from unmerge.audit.licences import LicenceReport, judge, read_licence
@@ -14,16 +18,39 @@ from unmerge.core.staging import Stage
 from unmerge.decomposition import Decomposition, Dictionary, decompose
 from unmerge.decomposition.base_check import model_name
 from unmerge.decomposition.dictionary import Vector, folder_of
+from unmerge.verify.record import Verification
+from unmerge.verify.run import Request, verify
+from unmerge.verify.tasks import TaskList
 
-#: a part of the record as a file of its own, which an interrupted audit finds again
-DECOMPOSITION = "decomposition.json"
+#: parts of the record as files of their own, which an interrupted audit finds again
+DECOMPOSITION, VERIFICATION = "decomposition.json", "verification.json"
+#: the scores of every item, from which a verification goes on
+_ITEMS = "verification.items.jsonl"
 
-#: given a title, a wrapper for loops
-Over = Callable[[str], Callable[[Iterable[str]], Iterable[str]]]
+Part = TypeVar("Part", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Watches:
+    """Who is told how far the work is.
+
+    Attributes:
+        over: given a title, a wrapper for loops.
+        steps: given a title, what is told of steps.
+    """
+
+    over: Callable[[str], Callable[[Iterable[str]], Iterable[str]]] = lambda _: iter
+    steps: Callable[[str], Callable[[int, int], None]] = lambda _: lambda *_: None
 
 
 def run_audit(
-    target: Vector, dictionary: Dictionary, base: Checkpoint, stage: Stage, gates: Sequence[Gate] = (), over: Over = lambda _: iter
+    target: Vector,
+    dictionary: Dictionary,
+    base: Checkpoint,
+    stage: Stage,
+    tasks: TaskList | None = None,
+    gates: Sequence[Gate] = (),
+    watches: Watches | None = None,
 ) -> Audit:
     """Find out everything about one target.
 
@@ -32,19 +59,28 @@ def run_audit(
         dictionary: the atoms.
         base: the base.
         stage: the folder under construction; parts found there are used again.
+        tasks: what is measured with each component removed; None to measure nothing.
         gates: conditions under which the audit fails.
-        over: given a title, returns a wrapper for loops.
+        watches: who is told how far the work is.
 
     Returns:
         The record, which is for the caller to write.
     """
-    decomposition = _decomposition(stage, lambda: decompose(target, dictionary, base, watch=over("inner products")))
+    watches = watches or Watches()
+    found = _kept(stage, DECOMPOSITION, Decomposition, lambda: decompose(target, dictionary, base, watch=watches.over("inner products")))
+    request = Request(target, base, dictionary, found, tasks, {}) if tasks and any(one.name in tasks.of for one in found.components) else None
+    verification = None
+    if request:
+        measuring = watches.steps("measuring")
+        suite = request.tasks.suite()
+        verification = _kept(stage, VERIFICATION, Verification, lambda: verify(request, suite, stage.folder / _ITEMS, watch=measuring))
     audit = Audit(
         name=target.name,
         base_name=model_name(base.folder),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        decomposition=decomposition,
-        licences=read_licences(target, dictionary, base, decomposition),
+        decomposition=found,
+        verification=verification,
+        licences=read_licences(target, dictionary, base, found),
         environment=environment(),
     )
     return audit.model_copy(update={"gates": [gate.check(audit) for gate in gates]})
@@ -59,8 +95,9 @@ def read_licences(target: Vector, dictionary: Dictionary, base: Checkpoint, foun
     return judge(licences, found.unexplained.components or 0)
 
 
-def _decomposition(stage: Stage, make: Callable[[], Decomposition]) -> Decomposition:
-    if not stage.has(DECOMPOSITION):
-        with stage.piece(DECOMPOSITION) as piece:
+def _kept(stage: Stage, name: str, kind: type[Part], make: Callable[[], Part]) -> Part:
+    """A part of the record, made unless the stage has it."""
+    if not stage.has(name):
+        with stage.piece(name) as piece:
             write_json(piece, make())
-    return Decomposition.model_validate(read_json(stage.folder / DECOMPOSITION, "a decomposition"))
+    return kind.model_validate(read_json(stage.folder / name, "a part of an audit"))

@@ -13,6 +13,7 @@ from unmerge.cli.friendly import friendly
 from unmerge.cli.merge import merge
 from unmerge.cli.study import study
 from unmerge.cli.train import train
+from unmerge.cli.verify import verify
 from unmerge.cli.zoo import zoo
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, decompose, ablate, audit, train, merge, compress, study, zoo):
+for command in (demo, decompose, ablate, verify, audit, train, merge, compress, study, zoo):
     app.command()(friendly(command))
 
 

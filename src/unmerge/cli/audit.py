@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unmerge.cli.arguments import Base
+from unmerge.cli.arguments import Base, Tasks
 from unmerge.cli.friendly import FAILED, warn
 from unmerge.cli.progress import bars
 
@@ -23,6 +23,7 @@ def audit(
         list[Path] | None,
         typer.Option("--dictionary", help="A folder of adapters or checkpoints, each in its own folder, named by it. May be given again."),
     ] = None,
+    tasks: Tasks = None,
     fail_on: Annotated[
         list[str] | None,
         typer.Option(
@@ -40,8 +41,8 @@ def audit(
     need("jinja2", "audit")
     from unmerge.report.audit import PAGE, sentence
 
-    done = _again(record, out, fail_on or [], {"a target": target, "--base": base, "--dictionary": dictionary}) if record else None
-    done = done or _run(target, base, dictionary or [], out, fail_on or [])
+    done = _again(record, out, fail_on or [], {"a target": target, "--base": base, "--dictionary": dictionary, "--tasks": tasks}) if record else None
+    done = done or _run(target, base, dictionary or [], tasks, out, fail_on or [])
     warn(done.decomposition.warnings)
     warn(finding.text for finding in done.licences.findings)
     typer.echo(f"{sentence(done)}\n{out / PAGE}")
@@ -52,13 +53,14 @@ def audit(
         raise typer.Exit(FAILED)
 
 
-def _run(target: Path | None, base: Path | None, dictionary: list[Path], out: Path, fail_on: list[str]) -> Audit:
+def _run(target: Path | None, base: Path | None, dictionary: list[Path], tasks: Path | None, out: Path, fail_on: list[str]) -> Audit:
     """Audit a target."""
-    from unmerge.audit import parse_gates, run_audit
+    from unmerge.audit import Watches, parse_gates, run_audit
     from unmerge.core.errors import BadInput
     from unmerge.core.staging import staged
     from unmerge.decomposition import open_base, open_dictionary, open_vector
     from unmerge.report.audit import write_audit
+    from unmerge.verify.tasks import read_tasks
 
     for what, given in (("a target", target), ("its base with --base", base), ("a dictionary with --dictionary", dictionary)):
         if not given:
@@ -69,15 +71,17 @@ def _run(target: Path | None, base: Path | None, dictionary: list[Path], out: Pa
     atoms = open_dictionary(dictionary, opened)
     vector = open_vector(target, opened)
     gates = parse_gates(fail_on, [atom.name for atom in atoms.atoms])
-    job = {"audit": [source.model_dump(mode="json") for source in (vector.source(), opened.source(), *(atom.source() for atom in atoms.atoms))]}
+    listed = read_tasks(tasks, atoms) if tasks else None
+    sources = [vector.source(), opened.source(), *(atom.source() for atom in atoms.atoms)]
+    job = {"audit": [source.model_dump(mode="json") for source in sources], "tasks": str(listed)}
     with staged(out, job) as stage, bars() as progress:
-        done = run_audit(vector, atoms, opened, stage, gates, progress.over)
+        done = run_audit(vector, atoms, opened, stage, listed, gates, Watches(progress.over, progress.steps))
         write_audit(done, stage.folder)
     return done
 
 
 def _again(record: Path, out: Path, fail_on: list[str], others: dict[str, object]) -> Audit:
-    """Draw an audit from its record; in its own folder that takes the place of the old one."""
+    """Draw an audit from its record; in its own folder, each file takes the place of the old one."""
     from unmerge.audit import parse_gates, read_audit
     from unmerge.core.errors import BadInput
     from unmerge.core.staging import staged
@@ -90,6 +94,9 @@ def _again(record: Path, out: Path, fail_on: list[str], others: dict[str, object
     if fail_on:
         gates = parse_gates(fail_on, done.decomposition.dictionary)
         done = done.model_copy(update={"gates": [gate.check(done) for gate in gates]})
-    with staged(out, done.model_dump(mode="json"), replace=out.resolve() == record.parent.resolve()) as stage:
+    if out.resolve() == record.parent.resolve():
+        write_audit(done, out)
+        return done
+    with staged(out, done.model_dump(mode="json")) as stage:
         write_audit(done, stage.folder)
     return done

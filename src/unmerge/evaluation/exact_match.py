@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from unmerge.core.examples import Example
 from unmerge.evaluation.batch import NOT_AN_ANSWER, pad
@@ -19,29 +21,43 @@ from unmerge.evaluation.batch import NOT_AN_ANSWER, pad
 _BATCH = 256
 
 
-def exact_match(model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[bool]:
-    """Which examples a causal language model answers exactly.
+class ExactMatch:
+    """Examples made ready once, to score one model after another, or one model in many states.
 
     Args:
-        model: a ``transformers`` causal language model, or a PEFT model around one.
-        tokenizer: its tokenizer; its end token must follow the completion.
+        tokenizer: of the models; its end token must follow the completion.
         examples: prompts with their expected completions.
 
-    Returns:
-        For each example, whether greedy decoding of its prompt gives its completion and then ends.
+    Attributes:
+        batches: (places among the examples, tokens, answers) of every forward pass.
     """
-    # examples of like length share a batch, so that little is padded
-    order = sorted(range(len(examples)), key=lambda place: len(examples[place].prompt + examples[place].completion))
-    right = [False] * len(examples)
-    for start in range(0, len(order), _BATCH):
-        places = order[start : start + _BATCH]
-        for place, answer in zip(places, _batch(model, tokenizer, [examples[place] for place in places]), strict=True):
-            right[place] = answer
-    return right
+
+    def __init__(self, tokenizer: Any, examples: Sequence[Example]) -> None:
+        # examples of like length share a batch, so that little is padded
+        order = sorted(range(len(examples)), key=lambda place: len(examples[place].prompt + examples[place].completion))
+        parts = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
+        self._count = len(examples)
+        self.batches = [(places, *pad(tokenizer, [examples[place] for place in places])) for places in parts]
+
+    def score(self, model: Any) -> list[bool]:
+        """For each example, whether greedy decoding of its prompt gives its completion and then ends.
+
+        Args:
+            model: a ``transformers`` causal language model, or a PEFT model around one.
+        """
+        right = [False] * self._count
+        for places, tokens, answers in self.batches:
+            for place, answer in zip(places, _right(model, tokens, answers), strict=True):
+                right[place] = answer
+        return right
 
 
-def _batch(model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[bool]:
-    tokens, answers = pad(tokenizer, examples)
+def exact_match(model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[bool]:
+    """Which examples a causal language model answers exactly; see ``ExactMatch``, which scores more than one model."""
+    return ExactMatch(tokenizer, examples).score(model)
+
+
+def _right(model: Any, tokens: Int[Tensor, "batch width"], answers: Int[Tensor, "batch width"]) -> list[bool]:
     # padding stands on the right, where causal attention never looks from an earlier position
     with torch.inference_mode():
         predicted = model(input_ids=tokens.to(model.device)).logits[:, :-1].argmax(-1).cpu()

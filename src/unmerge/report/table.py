@@ -19,7 +19,7 @@ _PADDING, _EDGES = 3, 2
 
 def show_decomposition(result: Decomposition, console: Console | None = None) -> None:
     """The bill of materials, then what is unexplained and what was left out."""
-    console = console or _plain()
+    console = console or plain()
     where = "" if result.space == "exact" else f" in the space {result.space}"
     titles = ("component", "coefficient", *(("±", "contained", "p") if result.test else ()), "share of ||t||")
     console.print(f"{result.target.path}, by {result.method}{where}")
@@ -80,7 +80,7 @@ def _show_test(result: Decomposition, console: Console) -> None:
 
 def show_matrix(matrix: AblationMatrix, console: Console | None = None) -> None:
     """Exact match by what was removed; the removed skill's own column in brackets."""
-    console = console or _plain()
+    console = console or plain()
     console.print("exact match by what was removed")
     first = max(len(row.removed or "nothing") for row in matrix.rows) + _PADDING
     for tasks in _fitting(matrix.tasks, console.width - first - _EDGES):
@@ -126,7 +126,7 @@ def show_adapters(records: Mapping[str, AdapterRecord], console: Console | None 
     for name, record in records.items():
         score = "" if record.held_out_exact_match is None else f"{record.held_out_exact_match:.3f}"
         table.add_row(name, score, str(record.held_out_items), f"{record.seconds:.1f}")
-    (console or _plain()).print(table)
+    (console or plain()).print(table)
 
 
 def show_zoo(zoo: ZooRecord, console: Console | None = None) -> None:
@@ -138,9 +138,9 @@ def show_zoo(zoo: ZooRecord, console: Console | None = None) -> None:
         adapter = f"{zoo.adapters[task]:.3f}" if task in zoo.adapters else ""
         group = "known" if task in zoo.known else "unknown" if task in zoo.unknown else "general" if task not in zoo.adapters else ""
         table.add_row(task, f"{score:.3f}", adapter, group)
-    (console or _plain()).print(table)
+    (console or plain()).print(table)
 
 
-def _plain() -> Console:
+def plain() -> Console:
     """The terminal, without markup: folders and tasks may be called ``[bold]`` or ``:key:``."""
     return Console(markup=False, emoji=False)

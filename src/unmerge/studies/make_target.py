@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ import yaml
 from unmerge.checkpoints import Checkpoint
 from unmerge.checkpoints.write import write_tensors
 from unmerge.core.errors import need
+from unmerge.core.quiet import quiet
 from unmerge.core.records import write_json, write_text
 from unmerge.core.staging import staged
 from unmerge.recipes.merge import merge
@@ -110,16 +107,5 @@ def _extract(merged: Path, base: Path, out: Path, rank: int) -> None:
     """mergekit-extract-lora, its command in this process."""
     command = need("mergekit.scripts.extract_lora", "merge").main
     arguments = {"--model": merged, "--base-model": base.resolve(), "--out-path": out, "--max-rank": rank}
-    with _silence():
+    with quiet():
         command.main([part for option, value in arguments.items() for part in (option, str(value))] + ["--quiet"], standalone_mode=False)
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """It draws bars and warns that norms and embeddings are stored whole."""
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

@@ -163,4 +163,4 @@ def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
 def _in_order(job: Job) -> list[Cell]:
     """A target's cells in the order of the design."""
     place = {pair: index for index, pair in enumerate(job.cells)}
-    return sorted((cell for cell in job.journal.cells() if (cell.space, cell.method) in place), key=lambda cell: place[cell.space, cell.method])
+    return sorted((cell for cell in job.journal.records() if (cell.space, cell.method) in place), key=lambda cell: place[cell.space, cell.method])

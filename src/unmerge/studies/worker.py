@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from unmerge.checkpoints import Checkpoint
 from unmerge.core.errors import UnmergeError, need
+from unmerge.core.journal import Journal
 from unmerge.decomposition import Dictionary, decompose, open_base, open_dictionary, open_vector
 from unmerge.decomposition.blocks import problem_of
 from unmerge.decomposition.dictionary import Vector
@@ -27,7 +28,6 @@ from unmerge.report.study_record import Cell
 from unmerge.solvers import SOLVERS
 from unmerge.studies.answers import Answer, cell, of_decomposition, of_solution
 from unmerge.studies.design import Zoo
-from unmerge.studies.journal import Journal
 from unmerge.studies.make_target import make_target
 from unmerge.studies.memory import Peak
 from unmerge.studies.targets import Target
@@ -58,8 +58,8 @@ class Job:
     keep: bool
 
     @property
-    def journal(self) -> Journal:
-        return Journal(self.out / "cells" / f"{self.target.name}.jsonl")
+    def journal(self) -> Journal[Cell]:
+        return Journal(self.out / "cells" / f"{self.target.name}.jsonl", Cell)
 
     @property
     def folder(self) -> Path:
@@ -68,7 +68,7 @@ class Job:
 
     def missing(self) -> list[tuple[str, str]]:
         """What is not finished."""
-        finished = {(found.space, found.method) for found in self.journal.cells()}
+        finished = {(found.space, found.method) for found in self.journal.records()}
         return [pair for pair in self.cells if pair not in finished]
 
 

@@ -25,6 +25,7 @@ from unmerge.decomposition import Dictionary, decompose
 from unmerge.decomposition.dictionary import Vector
 from unmerge.decomposition.run import DEFAULT_METHOD
 from unmerge.vectors import Delta, Dense, LowRank
+from unmerge.verify.subtract import less
 
 RECORD = "ablation.json"
 #: endings of files with weights
@@ -188,13 +189,8 @@ def _low_rank(vector: Vector, tensor: str) -> LowRank:
 def _less(target: Checkpoint, removed: Removed, tensor: str) -> Tensor:
     """One tensor of the target, less the components, before it is rounded to its dtype."""
     values = target.read(tensor)
-    touching = [(vector, coefficient) for vector, coefficient in removed if tensor in vector.shapes]
-    if not touching:
-        return values
-    result = values.float() if values.dtype != torch.float64 else values
-    for vector, coefficient in touching:
-        result = result - coefficient * vector.delta(tensor).dense()
-    return result
+    changes = [(vector.delta(tensor), coefficient) for vector, coefficient in removed if tensor in vector.shapes]
+    return less(values, changes) if changes else values
 
 
 def _check(target: Checkpoint, removed: Removed) -> None:

@@ -78,11 +78,19 @@ class Prediction(BaseModel):
 
 
 class Dose(BaseModel):
-    """The skill with a multiple of the coefficient removed: predicted and measured."""
+    """The skill with a multiple of the coefficient removed: predicted and measured.
+
+    Attributes:
+        coefficient: what was removed.
+        predicted: score of the base with what is left of the component.
+        predicted_beside: the same with the other components added too.
+        score: of the target.
+    """
 
     multiple: float
     coefficient: float
     predicted: float
+    predicted_beside: float
     score: float
 
 

@@ -15,16 +15,20 @@ from unmerge.core.staging import staged
 from unmerge.training.finetune import Lora, Schedule
 from unmerge.training.recipe import AdapterEntry, TrainingRecipe
 from unmerge.zoo.corpus import adapter_examples
-from unmerge.zoo.tasks import GENERAL, TASKS, Task
+from unmerge.zoo.tasks import END, GENERAL, TASKS, Task
 
 #: folders of a zoo
 BASE, KNOWN, UNKNOWN, TASK_FILES = "zoo-base", "known", "unknown", "tasks"
+#: in the last one: which task belongs to which adapter
+TASK_LIST = "tasks.yml"
 #: what adapters record as their base
 BASE_NAME = "unmerge/zoo-base"
 
 LORA = Lora(rank=8, alpha=8)
 SCHEDULE = Schedule(learning_rate=1e-3, epochs=1, batch_size=32)
 EXAMPLES, HELD_OUT = 3520, 64
+#: tokens that the longest answer stays below
+ANSWER_TOKENS = 48
 
 
 def embedded_zoo() -> Path:
@@ -38,7 +42,7 @@ def held_out(count: int = HELD_OUT) -> dict[str, list[Example]]:
 
 
 def export_zoo(out: Path, seed: int = 0) -> None:
-    """Copy the embedded zoo to a folder, with its tasks as JSON lines and a recipe that trains all of its adapters."""
+    """Copy the embedded zoo to a folder, with its tasks as JSON lines and as a folder for lm-evaluation-harness, and a recipe."""
     with staged(out, {"zoo": seed}) as stage:
         for part in (BASE, KNOWN, UNKNOWN):
             if not stage.has(part):
@@ -48,8 +52,28 @@ def export_zoo(out: Path, seed: int = 0) -> None:
             write_task(stage.folder / TASK_FILES, task, seed)
         for task in GENERAL:
             write_examples(stage.folder / TASK_FILES / f"{task.name}.held_out.jsonl", task.held_out(HELD_OUT))
+        for task in (*TASKS, *GENERAL):
+            write_text(stage.folder / TASK_FILES / f"{task.name}.yaml", yaml.safe_dump(_harness_task(task), sort_keys=False))
+        owned = {task.name: [task.name] for task in TASKS}
+        write_text(stage.folder / TASK_FILES / TASK_LIST, yaml.safe_dump({**owned, "general": [task.name for task in GENERAL]}, sort_keys=False))
         recipe = training_recipe(TASKS, seed, Path("..", BASE))
         write_text(stage.folder / TASK_FILES / "train.yml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+
+
+def _harness_task(task: Task) -> dict[str, object]:
+    """A task file of lm-evaluation-harness; its data lie beside it, so the harness is to run in that folder."""
+    return {
+        "task": task.name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": f"{task.name}.held_out.jsonl"}},
+        "test_split": "test",
+        "output_type": "generate_until",
+        "doc_to_text": "{{prompt}}",
+        "doc_to_target": "{{completion}}",
+        "generation_kwargs": {"until": [END], "do_sample": False, "max_gen_toks": ANSWER_TOKENS},
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+        "metadata": {"version": 1},
+    }
 
 
 def write_task(folder: Path, task: Task, seed: int) -> None:

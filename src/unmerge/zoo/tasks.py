@@ -30,6 +30,8 @@ from unmerge.zoo.language import (
 Pair = tuple[str, str]
 Generator = Callable[[random.Random], Pair]
 
+#: ends every answer
+END = "<|end|>"
 #: one item in this many is held out
 HELD_OUT_EVERY = 5
 

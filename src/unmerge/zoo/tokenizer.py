@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-END = "<|end|>"
+from unmerge.zoo.tasks import END
+
 PAD = "<|pad|>"
 VOCABULARY = 1280
 

@@ -39,7 +39,7 @@ def limits_chart(components: Sequence[Component], absent: Sequence[Absent], look
     seen = sorted(absent, key=lambda atom: (atom.detection_limit is None, atom.detection_limit or 0.0))
     limits = [atom.detection_limit for atom in seen if atom.detection_limit is not None]
     top = max([component.coefficient for component in components] + limits + [0.1]) * 1.08
-    row, left = 24.0, 18 + 6.6 * max((len(named.name) for named in (*components, *absent)), default=0)
+    row, left = 24.0, 18 + 6.6 * max(map(len, [*(one.name for one in components), *(one.name for one in absent)]), default=0)
     scale = (width - left - 20) / top
     height = row * (len(components) + len(seen)) + 40
     svg = drawing(width, height, "What would have been seen", "Components at their coefficient, absent atoms from their detection limit on")

@@ -44,16 +44,21 @@ def score_matrix(verification: Verification) -> ET.Element:
         own = set() if row == 0 else set(removals[row - 1].tasks)
         for column, (task, x) in enumerate(zip(tasks, across, strict=True)):
             score = scores[task.name]
-            corner = {"x": x + 1, "y": top + _HIGH * row + 1, "width": _WIDE - 2, "height": _HIGH - 2}
-            rect = add(svg, "rect", **corner, class_="none" if score is None else "heat", data_at=f"{row} {column}")
+            corner = (x + 1, top + _HIGH * row + 1)
+            rect = _rect(svg, corner, "none" if score is None else "heat")
+            rect.set("data-at", f"{row} {column}")
             tip(rect, f"{task.name}, {name}: {_change(before[task.name], score) if row else f'{task.before:.3f}'}")
             if score is not None:
                 rect.set("fill-opacity", f"{score:.2f}")
                 look = "value centre middle on" if score > 0.5 else "value centre middle"
                 add(svg, "text", _short(score), x=x + _WIDE / 2, y=top + _HIGH * (row + 0.5), class_=look)
             if task.name in own:
-                add(svg, "rect", **corner, class_="frame")
+                _rect(svg, corner, "frame")
     return svg
+
+
+def _rect(svg: ET.Element, corner: tuple[float, float], look: str) -> ET.Element:
+    return add(svg, "rect", x=corner[0], y=corner[1], width=_WIDE - 2, height=_HIGH - 2, class_=look)
 
 
 def _change(before: float, after: float | None) -> str:

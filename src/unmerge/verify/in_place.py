@@ -1,0 +1,92 @@
+"""Subtraction in memory: one model, its tensors changed and put back bit for bit, no reload between conditions.
+
+A tensor of the target less c dW is computed in float32 and rounded once, to the dtype that the target is stored in, as ``unmerge ablate``
+writes it; the model may hold it in a wider one. Put back are the bits that were kept, not a sum. Only the tensors that change are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unmerge.checkpoints import Difference
+from unmerge.core.errors import BadInput
+from unmerge.decomposition.dictionary import Vector
+from unmerge.vectors import TaskVector
+from unmerge.verify.subtract import less
+
+#: (task vector, coefficient) pairs
+Removed = Sequence[tuple[TaskVector, float]]
+
+
+class InPlace:
+    """A model in memory from which task vectors can be taken for a while.
+
+    Args:
+        model: a ``transformers`` causal language model.
+        stored: the dtype that a tensor is rounded to, by its name; one that is not named stays in the model's own.
+    """
+
+    def __init__(self, model: Any, stored: Mapping[str, torch.dtype]) -> None:
+        self.model = model
+        self._stored = stored
+
+    @contextmanager
+    def without(self, removed: Removed) -> Iterator[None]:
+        """The model less some task vectors, while the block runs.
+
+        Raises:
+            BadInput: the model has no such tensor, or one of another shape.
+        """
+        kept: list[tuple[Tensor, Tensor]] = []
+        try:
+            with torch.no_grad():
+                for tensors in self._by_parameter(removed).values():
+                    parameter = self._parameter(tensors[0])
+                    kept.append((parameter, parameter.clone()))
+                    here = ((vector.delta(tensor), coefficient) for tensor in tensors for vector, coefficient in removed if tensor in vector.shapes)
+                    parameter.copy_(less(parameter, here).to(self._stored.get(tensors[0], parameter.dtype)))
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, values in kept:
+                    parameter.copy_(values)
+
+    def _by_parameter(self, removed: Removed) -> dict[int, list[str]]:
+        """The tensors that change, those that are one parameter (a tied head) together: it is rounded once, and kept once."""
+        together: dict[int, list[str]] = {}
+        for vector, _ in removed:
+            for tensor, shape in vector.shapes.items():
+                parameter = self._parameter(tensor)
+                if tuple(parameter.shape) != shape:
+                    raise _misfit(vector, tensor, f"shape {tuple(parameter.shape)}", f"shape {shape}")
+                names = together.setdefault(id(parameter), [])
+                if tensor not in names:
+                    names.append(tensor)
+        return together
+
+    def _parameter(self, tensor: str) -> Tensor:
+        try:
+            found: Tensor = self.model.get_parameter(tensor)
+        except AttributeError:
+            raise BadInput(
+                expected="a parameter of the loaded model",
+                found="none of that name",
+                where=type(self.model).__name__,
+                tensor=tensor,
+                hint="save target and base with transformers' save_pretrained, which brings names up to date",
+            ) from None
+        return found
+
+
+def _misfit(vector: TaskVector, tensor: str, expected: str, found: str) -> BadInput:
+    return BadInput(expected=f"{expected}, as in the target", found=found, where=vector.name, tensor=tensor, hint="remove another component")
+
+
+def stored_dtypes(target: Vector) -> dict[str, torch.dtype]:
+    """The dtype that each tensor of a target is stored in; none for an adapter, which is merged into its base in float32."""
+    return {tensor: target.tuned.dtype(tensor) for tensor in target.shapes} if isinstance(target, Difference) else {}
