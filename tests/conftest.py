@@ -195,7 +195,11 @@ def audit_record() -> Audit:
             ],
             doses=[
                 Dose(
-                    multiple=multiple, coefficient=multiple * found[name], predicted=1 - multiple / 2, score=max(before[task] - multiple * drop, 0.0)
+                    multiple=multiple,
+                    coefficient=multiple * found[name],
+                    predicted=1 - multiple / 2,
+                    predicted_beside=1.0,
+                    score=max(before[task] - multiple * drop, 0.0),
                 )
                 for multiple in (0.0, 0.5, 1.0, 1.5)
             ],

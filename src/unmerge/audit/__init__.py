@@ -2,6 +2,6 @@
 
 from unmerge.audit.gates import Gate, parse_gates
 from unmerge.audit.record import Audit, read_audit
-from unmerge.audit.run import Watches, run_audit
+from unmerge.audit.run import Request, Watches, run_audit
 
-__all__ = ["Audit", "Gate", "Watches", "parse_gates", "read_audit", "run_audit"]
+__all__ = ["Audit", "Gate", "Request", "Watches", "parse_gates", "read_audit", "run_audit"]

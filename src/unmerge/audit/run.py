@@ -19,7 +19,8 @@ from unmerge.decomposition import Decomposition, Dictionary, decompose
 from unmerge.decomposition.base_check import model_name
 from unmerge.decomposition.dictionary import Vector, folder_of
 from unmerge.verify.record import Verification
-from unmerge.verify.run import Request, verify
+from unmerge.verify.run import Request as VerifyRequest
+from unmerge.verify.run import verify
 from unmerge.verify.tasks import TaskList
 
 #: parts of the record as files of their own, which an interrupted audit finds again
@@ -43,47 +44,60 @@ class Watches:
     steps: Callable[[str], Callable[[int, int], None]] = lambda _: lambda *_: None
 
 
-def run_audit(
-    target: Vector,
-    dictionary: Dictionary,
-    base: Checkpoint,
-    stage: Stage,
-    tasks: TaskList | None = None,
-    gates: Sequence[Gate] = (),
-    watches: Watches | None = None,
-) -> Audit:
-    """Find out everything about one target.
+@dataclass(frozen=True)
+class Request:
+    """What is to be audited.
 
-    Args:
+    Attributes:
         target: an adapter, or a checkpoint minus the base.
         dictionary: the atoms.
         base: the base.
-        stage: the folder under construction; parts found there are used again.
         tasks: what is measured with each component removed; None to measure nothing.
+        limit: items of each task at most.
         gates: conditions under which the audit fails.
+    """
+
+    target: Vector
+    dictionary: Dictionary
+    base: Checkpoint
+    tasks: TaskList | None = None
+    limit: int | None = None
+    gates: Sequence[Gate] = ()
+
+
+def run_audit(request: Request, stage: Stage, watches: Watches | None = None) -> Audit:
+    """Find out everything about one target.
+
+    Args:
+        request: what is to be audited.
+        stage: the folder under construction; parts found there are used again.
         watches: who is told how far the work is.
 
     Returns:
         The record, which is for the caller to write.
     """
     watches = watches or Watches()
+    target, dictionary, base = request.target, request.dictionary, request.base
     found = _kept(stage, DECOMPOSITION, Decomposition, lambda: decompose(target, dictionary, base, watch=watches.over("inner products")))
-    request = Request(target, base, dictionary, found, tasks, {}) if tasks and any(one.name in tasks.of for one in found.components) else None
-    verification = None
-    if request:
-        measuring = watches.steps("measuring")
-        suite = request.tasks.suite()
-        verification = _kept(stage, VERIFICATION, Verification, lambda: verify(request, suite, stage.folder / _ITEMS, watch=measuring))
     audit = Audit(
         name=target.name,
         base_name=model_name(base.folder),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         decomposition=found,
-        verification=verification,
+        verification=_verification(request, found, stage, watches.steps("measuring")),
         licences=read_licences(target, dictionary, base, found),
         environment=environment(),
     )
-    return audit.model_copy(update={"gates": [gate.check(audit) for gate in gates]})
+    return audit.model_copy(update={"gates": [gate.check(audit) for gate in request.gates]})
+
+
+def _verification(request: Request, found: Decomposition, stage: Stage, tell: Callable[[int, int], None]) -> Verification | None:
+    """What removing each component does, where tasks say what to look at."""
+    tasks = request.tasks
+    if tasks is None or not any(component.name in tasks.of for component in found.components):
+        return None
+    asked = VerifyRequest(request.target, request.base, request.dictionary, found, tasks, {})
+    return _kept(stage, VERIFICATION, Verification, lambda: verify(asked, tasks.suite(limit=request.limit), stage.folder / _ITEMS, watch=tell))
 
 
 def read_licences(target: Vector, dictionary: Dictionary, base: Checkpoint, found: Decomposition) -> LicenceReport:

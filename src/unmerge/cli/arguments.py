@@ -37,4 +37,5 @@ Tasks = Annotated[
         "adapter's own record does. Without it verify goes by those alone, and audit measures nothing.",
     ),
 ]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Items of each task at most.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder to make.")]

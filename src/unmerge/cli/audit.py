@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unmerge.cli.arguments import Base, Tasks
+from unmerge.cli.arguments import Base, Limit, Tasks
 from unmerge.cli.friendly import FAILED, warn
 from unmerge.cli.progress import bars
 
@@ -24,6 +24,7 @@ def audit(
         typer.Option("--dictionary", help="A folder of adapters or checkpoints, each in its own folder, named by it. May be given again."),
     ] = None,
     tasks: Tasks = None,
+    limit: Limit = None,
     fail_on: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,7 +43,7 @@ def audit(
     from unmerge.report.audit import PAGE, sentence
 
     done = _again(record, out, fail_on or [], {"a target": target, "--base": base, "--dictionary": dictionary, "--tasks": tasks}) if record else None
-    done = done or _run(target, base, dictionary or [], tasks, out, fail_on or [])
+    done = done or _run(target, base, dictionary or [], tasks, limit, out, fail_on or [])
     warn(done.decomposition.warnings)
     warn(finding.text for finding in done.licences.findings)
     typer.echo(f"{sentence(done)}\n{out / PAGE}")
@@ -53,9 +54,11 @@ def audit(
         raise typer.Exit(FAILED)
 
 
-def _run(target: Path | None, base: Path | None, dictionary: list[Path], tasks: Path | None, out: Path, fail_on: list[str]) -> Audit:
+def _run(
+    target: Path | None, base: Path | None, dictionary: list[Path], tasks: Path | None, limit: int | None, out: Path, fail_on: list[str]
+) -> Audit:
     """Audit a target."""
-    from unmerge.audit import Watches, parse_gates, run_audit
+    from unmerge.audit import Request, Watches, parse_gates, run_audit
     from unmerge.core.errors import BadInput
     from unmerge.core.staging import staged
     from unmerge.decomposition import open_base, open_dictionary, open_vector
@@ -73,9 +76,9 @@ def _run(target: Path | None, base: Path | None, dictionary: list[Path], tasks: 
     gates = parse_gates(fail_on, [atom.name for atom in atoms.atoms])
     listed = read_tasks(tasks, atoms) if tasks else None
     sources = [vector.source(), opened.source(), *(atom.source() for atom in atoms.atoms)]
-    job = {"audit": [source.model_dump(mode="json") for source in sources], "tasks": str(listed)}
+    job = {"audit": [source.model_dump(mode="json") for source in sources], "tasks": str(listed), "limit": limit}
     with staged(out, job) as stage, bars() as progress:
-        done = run_audit(vector, atoms, opened, stage, listed, gates, Watches(progress.over, progress.steps))
+        done = run_audit(Request(vector, atoms, opened, listed, limit, gates), stage, Watches(progress.over, progress.steps))
         write_audit(done, stage.folder)
     return done
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unmerge.cli.arguments import Dictionary, Method, Target, Tasks
+from unmerge.cli.arguments import Dictionary, Limit, Method, Target, Tasks
 from unmerge.cli.friendly import warn
 from unmerge.cli.progress import bars
 
@@ -29,7 +29,7 @@ def verify(
     harness: Annotated[
         bool, typer.Option("--harness", help="Score with lm-evaluation-harness also the tasks that could be scored by exact match.")
     ] = False,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Items of each task at most.")] = None,
+    limit: Limit = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the controls.")] = 0,
 ) -> None:
     """Take out one component after the other, and measure what that does: is exactly its skill gone?"""

@@ -83,12 +83,18 @@ def dose_chart(measured: VerifiedComponent, look: str) -> ET.Element:
     for dose in doses:
         add(svg, "text", f"{dose.multiple:g}", x=left + dose.multiple * scale, y=foot + 16, class_="label centre")
     add(svg, "text", "share of the coefficient removed", x=left + (width - left) / 2, y=foot + 34, class_="label centre faint")
-    for values, kind in (([dose.predicted for dose in doses], "predicted"), ([dose.score for dose in doses], "measured")):
+    lines = {
+        "predicted": [dose.predicted for dose in doses],
+        "beside": [dose.predicted_beside for dose in doses],
+        "measured": [dose.score for dose in doses],
+    }
+    for kind, values in lines.items():
         points = [(left + dose.multiple * scale, foot - tall * value) for dose, value in zip(doses, values, strict=True)]
         add(svg, "polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=f"{look} stroke {kind}")
     for dose in doses:
         dot = add(svg, "circle", cx=left + dose.multiple * scale, cy=foot - tall * dose.score, r=4.5, class_=f"{look} fill")
-        tip(dot, f"{dose.multiple:g} x {measured.coefficient:.4f} removed: {dose.score:.3f}, predicted {dose.predicted:.3f}")
+        said = f"{dose.multiple:g} x {measured.coefficient:.4f} removed: {dose.score:.3f}, predicted {dose.predicted:.3f}"
+        tip(dot, f"{said}, beside the others {dose.predicted_beside:.3f}")
     return svg
 
 

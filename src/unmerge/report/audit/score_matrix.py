@@ -5,9 +5,9 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from unmerge.report.audit.svg import add, drawing, tip
-from unmerge.verify.record import Verification, VerifiedComponent
+from unmerge.verify.record import MeasuredTask, Verification, VerifiedComponent
 
-_WIDE, _HIGH, _LETTER = 30.0, 26.0, 6.6
+_WIDE, _NARROW, _MANY, _HIGH, _LETTER = 30.0, 23.0, 20, 26.0, 6.6
 
 
 def scores_without(verification: Verification, measured: VerifiedComponent) -> dict[str, float | None]:
@@ -22,21 +22,28 @@ def scores_without(verification: Verification, measured: VerifiedComponent) -> d
     return scores
 
 
+def in_order(verification: Verification) -> list[MeasuredTask]:
+    """Tasks as the page has them: those of the components, other skills with the best first, general ones."""
+    own = [task for measured in verification.components for task in measured.tasks]
+    return sorted(verification.tasks, key=lambda task: (task.kind == "general", own.index(task.name) if task.name in own else len(own), -task.before))
+
+
 def score_matrix(verification: Verification) -> ET.Element:
     """All removals by all tasks; the removed component's own tasks are framed."""
-    tasks, removals = verification.tasks, verification.components
+    tasks, removals = in_order(verification), verification.components
+    wide = _WIDE if len(tasks) <= _MANY else _NARROW
     names = ["nothing removed", *(f"without {measured.removed}" for measured in removals)]
     left = 14 + _LETTER * max(map(len, names))
     top = 18 + 0.72 * _LETTER * max(len(task.name) for task in tasks)
     right = 0.72 * _LETTER * len(tasks[-1].name)
     gap = 8.0
     general = [task.kind == "general" for task in tasks]
-    across = [left + _WIDE * place + (gap if general[place] else 0.0) for place in range(len(tasks))]
+    across = [left + wide * place + (gap if general[place] else 0.0) for place in range(len(tasks))]
     title, described = "Scores with each component removed", "The table below the figure holds the same values"
-    svg = drawing(across[-1] + _WIDE + right, top + _HIGH * len(names) + 6, title, described)
+    svg = drawing(across[-1] + wide + right, top + _HIGH * len(names) + 6, title, described)
     for task, x in zip(tasks, across, strict=True):
         look = "label faint" if task.kind == "general" else "label"
-        add(svg, "text", task.name, transform=f"translate({x + _WIDE / 2 + 4:.1f} {top - 8:.1f}) rotate(-45)", class_=look)
+        add(svg, "text", task.name, transform=f"translate({x + wide / 2 + 4:.1f} {top - 8:.1f}) rotate(-45)", class_=look)
     before = {task.name: task.before for task in tasks}
     for row, name in enumerate(names):
         add(svg, "text", name, x=left - 8, y=top + _HIGH * (row + 0.5), class_="label end middle")
@@ -45,20 +52,20 @@ def score_matrix(verification: Verification) -> ET.Element:
         for column, (task, x) in enumerate(zip(tasks, across, strict=True)):
             score = scores[task.name]
             corner = (x + 1, top + _HIGH * row + 1)
-            rect = _rect(svg, corner, "none" if score is None else "heat")
+            rect = _rect(svg, corner, wide, "none" if score is None else "heat")
             rect.set("data-at", f"{row} {column}")
             tip(rect, f"{task.name}, {name}: {_change(before[task.name], score) if row else f'{task.before:.3f}'}")
             if score is not None:
                 rect.set("fill-opacity", f"{score:.2f}")
-                look = "value centre middle on" if score > 0.5 else "value centre middle"
-                add(svg, "text", _short(score), x=x + _WIDE / 2, y=top + _HIGH * (row + 0.5), class_=look)
+                look = "value centre middle" + (" on" if score > 0.5 else " faint" if score == 0 else "")
+                add(svg, "text", _short(score), x=x + wide / 2, y=top + _HIGH * (row + 0.5), class_=look)
             if task.name in own:
-                _rect(svg, corner, "frame")
+                _rect(svg, corner, wide, "frame")
     return svg
 
 
-def _rect(svg: ET.Element, corner: tuple[float, float], look: str) -> ET.Element:
-    return add(svg, "rect", x=corner[0], y=corner[1], width=_WIDE - 2, height=_HIGH - 2, class_=look)
+def _rect(svg: ET.Element, corner: tuple[float, float], wide: float, look: str) -> ET.Element:
+    return add(svg, "rect", x=corner[0], y=corner[1], width=wide - 2, height=_HIGH - 2, class_=look)
 
 
 def _change(before: float, after: float | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from unmerge.audit import Audit
 from unmerge.core.records import Source
 from unmerge.decomposition.result import Decomposition
-from unmerge.report.audit.score_matrix import scores_without
+from unmerge.report.audit.score_matrix import in_order, scores_without
 from unmerge.report.audit.table import Cell, Table, number, word
 from unmerge.report.audit.words import p_value, percent
 from unmerge.verify.record import Verification, VerifiedComponent
@@ -76,8 +76,9 @@ def _verdict(measured: VerifiedComponent) -> list[Cell]:
 
 def matrix(verification: Verification) -> Table:
     """Scores, what was removed down, tasks across."""
-    names = [task.name for task in verification.tasks]
-    rows = [[word("nothing"), *(number(task.before, ".3f") for task in verification.tasks)]]
+    tasks = in_order(verification)
+    names = [task.name for task in tasks]
+    rows = [[word("nothing"), *(number(task.before, ".3f") for task in tasks)]]
     for measured in verification.components:
         scores = scores_without(verification, measured)
         rows.append([word(measured.removed), *(number(scores[name], ".3f") for name in names)])
@@ -86,12 +87,13 @@ def matrix(verification: Verification) -> Table:
 
 def doses(verification: Verification) -> Table:
     """Scores as more and more is removed."""
-    rows = [
-        [word(measured.removed), number(dose.multiple, "g"), number(dose.coefficient), number(dose.predicted, ".3f"), number(dose.score, ".3f")]
-        for measured in verification.components
-        for dose in measured.doses
-    ]
-    return Table("dose-response", "Score of the skill by what is removed", ("Component", "Multiple", "Coefficient", "Predicted", "Measured"), rows)
+    rows = []
+    for measured in verification.components:
+        for dose in measured.doses:
+            scores = (number(score, ".3f") for score in (dose.predicted, dose.predicted_beside, dose.score))
+            rows.append([word(measured.removed), number(dose.multiple, "g"), number(dose.coefficient), *scores])
+    heads = ("Component", "Multiple", "Coefficient", "Predicted alone", "Predicted beside the others", "Measured")
+    return Table("dose-response", "Score of the skill by what is removed", heads, rows)
 
 
 def controls(verification: Verification) -> Table:
