@@ -1,7 +1,7 @@
 """Why does another task fall when a component is removed? Asked of the model, in this order, for every fall that is listed.
 
-1. Nothing in the target is for it: it scored below .8, no component names it, and the removal of another component lowers it too. A merge
-   unlocks such skills in part, and less of a merge unlocks less.
+1. Nothing in the target is for it: it scored below .8, no component names it, and the base scores less. A merge unlocks such skills in
+   part, and less of a merge unlocks less: mostly the removal of another component lowers it too.
 2. It is fragile: a random direction of the same norm and spectrum lowers it as well.
 3. It hangs by a thread: with a quarter of its own component removed it falls as well.
 4. The two share it: where the part that the component shares with the others is left in, it stays.
@@ -42,11 +42,14 @@ def explain(measured: Measurement, one: Found, task: str) -> str:
 
 
 def _together(measured: Measurement, one: Found, task: str, had: float) -> str | None:
-    for other in measured.others(one):
-        left = mean(measured.removals[other.name].ways["whole"][task])
-        if had - left > LISTED:
-            return f"no component is for it, the merge unlocks it in part: without {other.name} {left:.2f} are left"
-    return None
+    base = mean(measured.base[one.name].nothing[task])
+    if had - base <= LISTED:
+        return None
+    said = f"no component is for it, the merge unlocks it in part (the base scores {base:.2f})"
+    left = {other.name: mean(measured.removals[other.name].ways["whole"][task]) for other in measured.others(one)}
+    least = min(left, key=lambda name: left[name], default=None)
+    also = least is not None and had - left[least] > LISTED
+    return f"{said}: without {least} {left[least]:.2f} are left" if least is not None and also else f"{said}, this component above all"
 
 
 def _fragile(measured: Measurement, one: Found, task: str, had: float) -> str | None:

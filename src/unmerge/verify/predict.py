@@ -2,12 +2,13 @@
 
 An adapter's dose-response: the base with x dW added, scored on the adapter's skill, for the coefficients that each multiple of the removal
 leaves. If components act on their own, the target answers as the base does at what is left of the coefficient, and nothing else changes.
-Since adapters help each other over a threshold, the same is done once more beside the other components at their coefficients.
+Since adapters help each other over a threshold, the same is done once more beside the other components at their coefficients; that one is
+the prediction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unmerge.evaluation.suite import Scores
@@ -98,9 +99,15 @@ def _with(bench: Bench, one: Found, share: float, others: Sequence[Found]) -> fl
 def predict(one: Found, found: Sequence[Found], base: OnTheBase) -> Prediction:
     """What is to come of removing one component."""
     return Prediction(
-        before=base.left[0.0],
-        after=base.left[1.0],
+        before=base.beside[0.0],
+        after=base.beside[1.0],
         falls=list(one.tasks),
         stays=[task for other in found if other.name != one.name for task in other.tasks if task not in one.tasks],
-        curve=sorted(((1 - multiple) * one.coefficient, score) for multiple, score in base.left.items()),
+        curve=_curve(one, base.left),
+        beside=_curve(one, base.beside),
     )
+
+
+def _curve(one: Found, scores: Mapping[float, float]) -> list[tuple[float, float]]:
+    """(coefficient that is left, score), in rising order."""
+    return sorted(((1 - multiple) * one.coefficient, score) for multiple, score in scores.items())

@@ -60,14 +60,15 @@ class Change(BaseModel):
 
 
 class Prediction(BaseModel):
-    """What was expected before anything was measured on the target, from the adapter's dose-response on the base.
+    """What was expected before anything was measured on the target: the base with the components added answers in its place.
 
     Attributes:
-        before: of the skill, at the coefficient found.
-        after: at what the removal leaves of it.
+        before: of the skill, all components added at the coefficients that were found.
+        after: with what the removal leaves of the component, and the others as they are.
         falls: tasks that are to fall: those of the component.
         stays: skills of the other components, which are to stay.
-        curve: the dose-response on the base: (coefficient, score), in rising order.
+        curve: the adapter's dose-response on the base, nothing else added: (coefficient, score), in rising order.
+        beside: the same with the other components added.
     """
 
     before: float
@@ -75,6 +76,7 @@ class Prediction(BaseModel):
     falls: list[str]
     stays: list[str]
     curve: list[tuple[float, float]]
+    beside: list[tuple[float, float]]
 
 
 class Dose(BaseModel):

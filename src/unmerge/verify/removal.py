@@ -66,9 +66,11 @@ def remove(
     """
     whole = bench.scores(f"- {one.name}", [(one.atom, one.coefficient)], tasks)
     others = [other.atom for other in found if other.name != one.name]
+    # a way that comes to the whole atom is not measured twice
     ways: dict[WayName, Scores] = {"whole": whole}
     ways["orthogonal"] = bench.scores(f"- {one.name}, orthogonal", [(orthogonal(one.atom, others), one.coefficient)], tasks) if others else whole
-    ways["by module"] = bench.scores(f"- {one.name}, by module", [(by_module(one.atom, by_tensor), 1.0)], tasks)
+    agreed = all(coefficient == one.coefficient for coefficient in by_tensor.values())
+    ways["by module"] = whole if agreed else bench.scores(f"- {one.name}, by module", [(by_module(one.atom, by_tensor), 1.0)], tasks)
     doses = {multiple: whole if multiple == 1 else bench.scores(*_dose(one, multiple), one.tasks) for multiple in MULTIPLES}
     controls = {
         kind: (substitute, bench.scores(f"- {one.name}, {kind}", [(substitute.vector, substitute.coefficient)], one.tasks))

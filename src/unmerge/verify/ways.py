@@ -2,7 +2,8 @@
 
 - *whole*: c dW.
 - *orthogonal*: c (dW - P_U dW P_V), where U and V are the column and row spaces of the other components in the same tensor: the part that
-  could as well be theirs stays in the model (what is left is orthogonal to every matrix that lies in their spaces).
+  could as well be theirs stays in the model (what is left is orthogonal to every matrix that lies in their spaces). Components without a low
+  rank share every direction, and leave nothing to remove.
 - *by module*: each tensor has a coefficient of its own, the posterior mean of a normal model: tensors draw c_t ~ N(c, tau^2), and least
   squares over the components sees c_t with variance s_t^2. tau^2 by the method of moments (DerSimonian and Laird 1986, Controlled Clinical
   Trials 7). Where all tensors agree within their errors tau is 0, and the way is the whole atom.
@@ -20,7 +21,7 @@ from torch import Tensor
 from unmerge.vectors import Delta, Dense, Gram, Held, LowRank, TaskVector
 
 #: singular values below this share of the largest are no direction
-_RANK = 1e-6
+_RANK = 1e-5
 
 
 def orthogonal(atom: TaskVector, others: Sequence[TaskVector]) -> Held:
@@ -44,7 +45,7 @@ def _unshared(delta: Delta, others: Sequence[Delta]) -> Delta:
     return LowRank(torch.cat([delta.b, -(left @ (left.T @ delta.b))], 1), torch.cat([delta.a, (delta.a @ right) @ right.T]))
 
 
-def _sides(delta: Delta) -> tuple[Float[Tensor, "out k"], Float[Tensor, "into k"]]:
+def _sides(delta: Delta) -> tuple[Float[Tensor, "out columns"], Float[Tensor, "into rows"]]:
     """Matrices with the columns of a change and with its rows."""
     return (delta.b.float(), delta.a.float().T) if isinstance(delta, LowRank) else (delta.values.float(), delta.values.float().T)
 
