@@ -1,4 +1,4 @@
-"""The main job on the embedded zoo: train an adapter, merge five of which two are unknown, decompose, subtract, measure everything, and write the page."""
+"""The main job on the embedded zoo: train an adapter, merge five of which two are unknown, decompose, subtract, measure, and write the audit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from unmerge.training.adapters import AdapterRecord, train_adapter
 from unmerge.training.finetune import Watch, load_model
 from unmerge.verify.ablate import ablate
 from unmerge.verify.matrix import AblationMatrix, Row
-from unmerge.verify.tasks import ZOO, read_tasks
+from unmerge.verify.tasks import zoo_tasks
 from unmerge.zoo.build import ZOO_RECORD, ZooRecord
 from unmerge.zoo.embedded import BASE, KNOWN, UNKNOWN, embedded_zoo, held_out, training_recipe, write_task
 from unmerge.zoo.tasks import GENERAL, TASKS
@@ -169,7 +169,7 @@ def _audit(out: Path, dictionary: Dictionary, base: Checkpoint, decomposition: D
         if not stage.has(DECOMPOSITION):
             with stage.piece(DECOMPOSITION) as piece:
                 write_json(piece, decomposition)
-        request = Request(open_vector(out / "target", base), dictionary, base, read_tasks(Path(ZOO), dictionary), AUDIT_ITEMS)
+        request = Request(open_vector(out / "target", base), dictionary, base, zoo_tasks(), AUDIT_ITEMS)
         write_audit(run_audit(request, stage, watches), stage.folder)
 
 
