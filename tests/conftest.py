@@ -182,7 +182,9 @@ def audit_record() -> Audit:
             relative_drop=drop / before[task],
             p_value=1e-12,
             adjusted_p_value=3e-12,
-            prediction=Prediction(before=0.98, after=0.0, falls=[task], stays=others, curve=[(0.0, 0.0), (1.0, 1.0)]),
+            prediction=Prediction(
+                before=0.98, after=0.0, falls=[task], stays=others, curve=[(0.0, 0.0), (1.0, 1.0)], beside=[(0.0, 0.1), (1.0, 1.0)]
+            ),
             changes=changes,
             mean_fall=0.015625,
             mean_rise=0.0,

@@ -87,3 +87,15 @@ def test_an_invalid_bill_is_not_written(audit_record: Audit) -> None:
     bill["metadata"]["component"]["type"] = "merged model"
     with pytest.raises(AssertionError, match="the bill of materials is not valid"):
         written(bill)
+
+
+@pytest.mark.parametrize(
+    ("link", "kept"), [("https://example.org/a?b#c", True), ("LICENSE file.txt", False), ("http://[", False), ("javascript:1", False)]
+)
+def test_a_licence_without_an_identifier(audit_record: Audit, link: str, kept: bool) -> None:
+    """By its name, with its address where it has one: whatever a card holds, the bill stays valid."""
+    licence = audit_record.licences.licences[2].model_copy(update={"stated": ["other"], "spdx": [], "name": "house <rules>", "link": link})
+    licences = audit_record.licences.model_copy(update={"licences": [licence]})
+    raw = json.loads(written(bill_of_materials(audit_record.model_copy(update={"licences": licences}))))
+    code = raw["metadata"]["component"]["pedigree"]["ancestors"][1]
+    assert code["licenses"] == [{"license": {"name": "house <rules>", **({"url": link} if kept else {})}}]

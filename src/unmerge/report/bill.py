@@ -7,6 +7,7 @@ What the standard has no key for (coefficients, p-values, detection limits) is i
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ from unmerge.decomposition.result import Component
 FILE = "bom.cdx.json"
 _TARGET, _BASE = "target", "base"
 
+#: an address as the standard's schema takes it
+_ADDRESS = re.compile(r"https?://[\w.~:/?#@!$&'()*+,;=%-]+", re.ASCII)
 Entry = dict[str, Any]
 
 
@@ -55,7 +58,7 @@ def bill_of_materials(audit: Audit) -> Entry:
         "metadata": {
             "timestamp": audit.made,
             "lifecycles": [{"phase": "post-build"}],
-            "tools": {"components": [{"type": "application", "name": "unmerge", "version": audit.environment.versions["unmerge"]}]},
+            "tools": {"components": [{"type": "application", "name": "unmerge", "version": audit.environment.versions.get("unmerge", "")}]},
             "component": target,
             "properties": _properties({"unmerge:command": " ".join(audit.environment.command)}),
         },
@@ -118,7 +121,8 @@ def _component(audit: Audit, component: Component) -> Entry:
 
 def _identity(component: Component) -> Entry:
     """How the component was recognised: by comparing weights with weights. Its name is certain as far as the test is."""
-    confidence = 1.0 - (component.q_value if component.q_value is not None else 1.0) if not component.group else 1 / (1 + len(component.group))
+    certain = 0.0 if component.q_value is None else 1 - component.q_value
+    confidence = certain / (1 + len(component.group))
     what = "" if component.containment is None else f"containment {component.containment:.4f}, "
     p_value = "not tested" if component.p_value is None else f"p = {component.p_value:.2g}"
     value = f"coefficient {component.coefficient:.5g}, {what}{p_value}"
@@ -129,7 +133,8 @@ def _identity(component: Component) -> Entry:
 def _licences(licence: Licence) -> list[Entry]:
     """Identifiers that SPDX has as such, others by name."""
     if licence.name:
-        return [{"license": {"name": licence.name, **({"url": licence.link} if licence.link else {})}}]
+        link = {"url": licence.link} if licence.link and _ADDRESS.fullmatch(licence.link) else {}  # cards also hold names of files there
+        return [{"license": {"name": licence.name, **link}}]
     if len(licence.spdx) == len(licence.stated):
         return [{"license": {"id": identifier}} for identifier in licence.spdx]
     return [{"license": {"name": identifier}} for identifier in licence.stated]

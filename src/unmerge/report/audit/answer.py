@@ -43,22 +43,12 @@ def answer(audit: Audit) -> list[Phrase]:
         return [Phrase(f"{none}: {rest.removeprefix(', and ')}." if rest else f"{none}.")]
     known = counted(len(found.components), "known component")
     phrases = [Phrase(f"{audit.name} is {audit.base_name} with {known} merged in: ")]
-    shown = found.components[:_NAMED]
-    for place, component in enumerate(shown):
-        phrases.append(Phrase(_called(component), place))
-        last = place == len(shown) - 1
-        more = len(found.components) - len(shown)
-        phrases.append(
-            Phrase(
-                f" and {counted(more, 'more', 'more')}"
-                if last and more
-                else ""
-                if last
-                else " and "
-                if place == len(shown) - 2 and not more
-                else ", "
-            )
-        )
+    shown, more = found.components[:_NAMED], len(found.components[_NAMED:])
+    pieces = [Phrase(_called(component), place) for place, component in enumerate(shown)]
+    if more:
+        pieces.append(Phrase(counted(more, "more", "more")))
+    for left, piece in zip(range(len(pieces) - 1, -1, -1), pieces, strict=True):
+        phrases += [piece, Phrase(", " if left > 1 else " and " if left else "")]
     return [*phrases, Phrase(f"{rest}.")]
 
 

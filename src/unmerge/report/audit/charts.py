@@ -22,15 +22,19 @@ class Part:
 
 def coefficient_bar(component: Component, largest: float, look: str) -> ET.Element:
     """A coefficient from nought, with its interval: a bar for a cell of a table."""
-    width, height, scale = 150.0, 22.0, 140.0 / largest
+    width, height = 150.0, 22.0
     low, high = component.interval or (component.coefficient, component.coefficient)
+
+    def across(value: float) -> float:
+        return 1 + (width - 4) * min(max(value / largest, 0.0), 1.0)
+
     svg = drawing(width, height, f"Coefficient of {component.name}", f"{component.coefficient:.4f}, interval {low:.4f} to {high:.4f}")
     add(svg, "line", x1=1.0, y1=2.0, x2=1.0, y2=height - 2, class_="axis")
-    bar = add(svg, "rect", x=1.0, y=7.0, width=max(component.coefficient * scale, 1.0), height=8.0, rx=2, class_=f"{look} fill")
+    bar = add(svg, "rect", x=1.0, y=7.0, width=across(component.coefficient) - 1, height=8.0, rx=2, class_=f"{look} fill")
     tip(bar, f"{component.name}: {component.coefficient:.5f}, 95% {low:.5f} to {high:.5f}")
-    add(svg, "line", x1=1 + low * scale, y1=height / 2, x2=1 + high * scale, y2=height / 2, class_="whisker")
+    add(svg, "line", x1=across(low), y1=height / 2, x2=across(high), y2=height / 2, class_="whisker")
     for end in (low, high):
-        add(svg, "line", x1=1 + end * scale, y1=5.0, x2=1 + end * scale, y2=height - 5, class_="whisker")
+        add(svg, "line", x1=across(end), y1=5.0, x2=across(end), y2=height - 5, class_="whisker")
     return svg
 
 

@@ -48,7 +48,7 @@ def drawing_style() -> str:
 def _content(audit: Audit) -> dict[str, Any]:
     found, verification, recipe = audit.decomposition, audit.verification, audit.recipe
     script = (_HERE / "page.js").read_text(encoding="utf-8")
-    largest = max([abs(component.coefficient) for component in found.components] + [1e-9])
+    largest = max([value for component in found.components for value in (component.coefficient, *(component.interval or ()))] + [1e-9])
     looks, record = looks_of(audit), audit.model_dump_json()
     return {
         "audit": audit,
@@ -61,6 +61,7 @@ def _content(audit: Audit) -> dict[str, Any]:
         "tiles": answer.tiles(audit),
         "parts": _parts(audit, looks),
         "looks": looks,
+        "largest": largest,
         "verdict_looks": tables.LOOKS,
         "deepest": deepest(found.components),
         "bars": [inline(charts.coefficient_bar(component, largest, look)) for component, look in zip(found.components, looks, strict=True)],
