@@ -11,7 +11,7 @@ from pathlib import Path
 from chromium import chromium
 
 #: pixels: as wide as the page's text needs, and down to the end of the components
-_WIDTH, _HEIGHT = 1220, 1010
+_WIDTH, _HEIGHT = 1220, 946
 
 
 def main() -> None:

@@ -63,6 +63,10 @@ class Page:
         """Load a file and wait until it is drawn."""
         self.call("Page.navigate", url=file.resolve().as_uri())
         self._pipe.wait("Page.loadEventFired", self._session, self._note)
+        self.rest()
+
+    def rest(self) -> None:
+        """Wait until what was begun is drawn."""
         self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def run(self, script: str) -> Any:

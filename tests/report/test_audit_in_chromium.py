@@ -105,6 +105,7 @@ def test_it_can_be_read(shown: Page) -> None:
 def test_numbers_under_the_pointer_and_the_arrow_keys(shown: Page) -> None:
     tip = "document.querySelector('#tip:not([hidden])')?.textContent"
     shown.run("document.querySelector('#modules figure svg').scrollIntoView({behavior: 'instant', block: 'center'})")
+    shown.rest()  # scrolling puts the box away
     shown.run("document.querySelector('#modules figure svg rect').dispatchEvent(new PointerEvent('pointerover', {bubbles: true}))")
     assert shown.run(tip) == "model.layers.0.mlp.down_proj.weight: 0.80300"
     shown.press("Escape")
