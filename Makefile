@@ -22,7 +22,7 @@ demo: .venv/.runtime  ## train, merge, decompose, ablate and audit on the embedd
 	$(BIN)/unmerge demo --out runs/demo
 
 test: .venv/.dev  ## run the tests (ARGS="-k gram" passes options to pytest)
-	$(BIN)/pytest -q $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 lint: .venv/.dev  ## style, types, direction of imports
 	$(BIN)/ruff check .
