@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -67,6 +68,7 @@ def power(items: int, falls: float, rises: float, level: float) -> float:
     return float(stats.binom.pmf(changed, items, falls + rises) @ seen)
 
 
+@lru_cache
 def items_needed(falls: float, rises: float, level: float, wanted: float) -> int:
     """The fewest items with which the exact test has a power; the highest number looked at where none is enough."""
     return next((items for items in range(1, _MOST) if power(items, falls, rises, level) >= wanted), _MOST)
