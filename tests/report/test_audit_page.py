@@ -95,7 +95,7 @@ def test_everything_is_on_the_page(reader: Reader, audit_record: Audit) -> None:
         "not specific",
         "another component carries it: code scores .4 on sums",
         "merge_method: ties",
-        "99.99% of those that differ from the base",
+        "makes 99.99% of the weights that differ from the base identical",
         "small changes are missing",
         "code (GPL-3.0) lets nobody add terms",
         "model.layers.1.self_attn.q_proj.weight",
@@ -160,10 +160,24 @@ def test_a_page_without_verification_recipe_or_components(audit_record: Audit) -
     assert "Recipe" not in text
 
 
-def test_a_recipe_that_was_not_found(audit_record: Audit) -> None:
-    lost = audit_record.model_copy(update={"recipe": {"answer": "none of these", "method": None, "looked": ["linear"]}})
-    text = " ".join("".join(Reader(page(lost)).text).split())
-    assert "No merge method that was tried makes this target: none of these." in text
+def test_recipes_of_other_kinds(audit_record: Audit) -> None:
+    def shown(**keys: object) -> str:
+        recipe = {**(audit_record.recipe or {}), **keys}
+        return " ".join("".join(Reader(page(audit_record.model_copy(update={"recipe": recipe}))).text).split())
+
+    none = shown(answer="none of these", says="Nothing makes it.", method=None, configuration=None, proof=None, rivals=[], identical_share=None)
+    assert "Nothing makes it. Tried: linear, ties." in none
+    proof = {**(audit_record.recipe or {})["proof"], "by_kind": {}, "explained": 0.98, "telling": 0.97, "decoys": {"code -> law": 0.4}}
+    masks = shown(method="dare_linear", configuration=None, proof=proof, identical_share=None, rivals=[])
+    assert (
+        "98% of the changed weights are explained to the last bit, 97% of those that tell; with an absent atom in place of a present one 40%" in masks
+    )
+    assert "its masks were drawn at random, and read off" in masks
+    unknown = {"share": 0.12, "nature": "an adapter of rank 8"}
+    part = shown(answer="part of a recipe", says="code, and something else.", unknown=unknown, configuration=None)
+    assert "an adapter of rank 8: 12% of the squared norm" in part
+    call = shown(method="peft:svd", configuration=None, call={"adapters": ["code"], "weights": [0.5]})
+    assert 'add_weighted_adapter(adapters=["code"], weights=[0.5])' in call
 
 
 def test_the_folder(audit_record: Audit, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from unmerge.audit.licences import LicenceFinding
-from unmerge.audit.record import Audit, GateResult
+from unmerge.audit.record import RECIPE, Audit, GateResult
 from unmerge.core.errors import BadInput
 
 _OPTION = "--fail-on"
@@ -100,7 +100,7 @@ def _not_verified(audit: Audit) -> list[str]:
 def _no_recipe(audit: Audit) -> list[str]:
     if audit.recipe is None:
         return ["no recipe was looked for"]
-    return [] if audit.recipe.get("method") else [f"answer: {audit.recipe.get('answer')}"]
+    return [] if audit.recipe["answer"] == RECIPE else [f"the answer is: {audit.recipe['answer']}"]
 
 
 _PLAIN: dict[str, tuple[Callable[[Audit], Sequence[str]], str]] = {

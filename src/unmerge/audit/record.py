@@ -15,6 +15,8 @@ from unmerge.verify.record import Verification, VerifiedComponent
 
 SCHEMA: Literal["unmerge/audit/1"] = "unmerge/audit/1"
 
+#: what ``unmerge recover`` answers where it found one that makes the target
+RECIPE = "recipe"
 #: the record's file, in the audit's folder
 RECORD = "audit.json"
 

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unmerge.audit import Audit
+from unmerge.audit.record import RECIPE
 from unmerge.decomposition.result import Component
 from unmerge.report.audit.words import counted, listed, percent
 
 #: a share beyond rounding that is worth a word
 _WORTH_SAYING = 0.005
+#: from this share of identical weights on a recipe is as good as proved
+_PROVED = 0.999
 #: names in the sentence; the rest are counted
 _NAMED = 6
 
@@ -100,11 +103,11 @@ def _unexplained(audit: Audit) -> Tile:
 def _recipe(audit: Audit) -> Sequence[Tile]:
     if audit.recipe is None:
         return ()
-    method, share = audit.recipe.get("method"), audit.recipe.get("identical_share")
-    if not method:
-        return (Tile("Recipe", "none", str(audit.recipe.get("answer", "")), "unsure", "recipe"),)
-    text = f"makes {percent(share)} of the changed weights identical" if share is not None else "its masks were drawn at random"
-    return (Tile("Recipe", str(method), text, "good" if share is None or share >= 0.999 else "unsure", "recipe"),)
+    method, share = audit.recipe["method"], audit.recipe["identical_share"]
+    if audit.recipe["answer"] != RECIPE:
+        return (Tile("Recipe", str(method or "none"), audit.recipe["says"], "unsure", "recipe"),)
+    text = f"makes {percent(share)} of the changed weights identical" if share is not None else "its masks were drawn at random, and read off"
+    return (Tile("Recipe", str(method), text, "good" if share is None or share >= _PROVED else "unsure", "recipe"),)
 
 
 def _verified(audit: Audit) -> Sequence[Tile]:

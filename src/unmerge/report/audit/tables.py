@@ -144,11 +144,10 @@ def licences(audit: Audit) -> Table:
 
 def proof(recipe: dict[str, Any]) -> Table | None:
     """The recipe run by mergekit beside the target, by kind of tensor; None without such a proof."""
-    kinds = (recipe.get("proof") or {}).get("by_kind") or {}
-    if not kinds:
+    if not recipe["proof"] or not recipe["proof"]["by_kind"]:
         return None
     rows = []
-    for kind, compared in kinds.items():
+    for kind, compared in recipe["proof"]["by_kind"].items():
         share = compared["identical"] / compared["changed"] if compared["changed"] else None
         shown = Cell("" if share is None else percent(share), share, "number", f"{compared['identical']} of {compared['changed']}")
         rows.append(
@@ -159,10 +158,10 @@ def proof(recipe: dict[str, Any]) -> Table | None:
 
 def rivals(recipe: dict[str, Any]) -> Table | None:
     """Other recipes that make the target as well, or nearly."""
-    rows = [
-        [word(rival["method"]), Cell(percent(rival["identical_share"]), rival["identical_share"], "number"), word(rival["apart"])]
-        for rival in recipe.get("rivals") or []
-    ]
+    rows = []
+    for rival in recipe["rivals"]:
+        share = rival["identical_share"]
+        rows.append([word(rival["method"]), Cell("" if share is None else percent(share), share, "number"), word(rival["apart"])])
     return Table("rivals", "Rivals", ("Method", "Identical", "What tells it apart"), rows) if rows else None
 
 
