@@ -13,12 +13,12 @@ export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format zoo bench certificate verification full-finetunes recover results study second-zoo docs docs-commands clean
+.PHONY: help demo test lint format zoo bench certificate verification full-finetunes recover results audit-image audit-schema study second-zoo docs docs-commands clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.runtime  ## train, merge, decompose and ablate on the embedded zoo; results in runs/demo
+demo: .venv/.runtime  ## train, merge, decompose, ablate and audit on the embedded zoo; results in runs/demo
 	$(BIN)/unmerge demo --out runs/demo
 
 test: .venv/.dev  ## run the tests (ARGS="-k gram" passes options to pytest)
@@ -73,6 +73,12 @@ second-zoo: .venv/.runtime  ## the same on a zoo from another seed, which is bui
 
 docs: .venv/.dev  ## build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --strict
+
+audit-image: demo  ## take the picture of the demo's audit that the documents show; needs Chromium
+	$(BIN)/python scripts/audit_image.py
+
+audit-schema: .venv/.runtime  ## write the JSON schema of an audit's record
+	$(BIN)/python scripts/audit_schema.py
 
 docs-commands: .venv/.dev  ## write docs/commands.md from the command line's own help
 	$(BIN)/typer unmerge.cli utils docs --name unmerge --output docs/commands.md

@@ -9,11 +9,14 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from unmerge.audit import Audit
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -76,3 +79,211 @@ def merged(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def audit_record() -> Audit:
+    """An audit that has everything: a group, blind and missing modules, what could not be seen, a verification, a recipe, clashing licences."""
+    from unmerge.audit import Audit
+    from unmerge.audit.licences import Licence, judge
+    from unmerge.core.records import Source, environment
+    from unmerge.decomposition import Decomposition
+    from unmerge.decomposition.result import Absent, Component, TestReport, Unexplained
+    from unmerge.verify.record import (
+        Change,
+        Control,
+        Dose,
+        MeasuredTask,
+        Power,
+        Prediction,
+        Survival,
+        Verification,
+        VerifiedComponent,
+        Way,
+    )
+
+    modules = ("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj", "mlp.down_proj")
+    tensors = [f"model.layers.{layer}.{module}.weight" for layer in range(12) for module in modules]
+    blind, missing = tensors[4], tensors[9]
+    found = {"code": 0.8, "<b>style</b>": 0.45, "maths": 0.3}
+    components = [
+        Component(
+            name=name,
+            coefficient=value,
+            interval=(value - 0.02, value + 0.01),
+            share=value * 0.8,
+            containment=0.98,
+            p_value=1e-20,
+            q_value=3e-20,
+            group=["maths-v2"] if name == "maths" else [],
+            agreement=0.97,
+            by_tensor={tensor: value + 0.001 * place for place, tensor in enumerate(tensors) if tensor not in (blind, missing)},
+        )
+        for name, value in found.items()
+    ]
+    hashes = {"model.safetensors": "0" * 63 + "a", "config.json": "0" * 63 + "b"}
+    source = Source(path="models/merged", sha256=hashes)
+    decomposition = Decomposition(
+        method="certificate",
+        target=source,
+        base=Source(path="models/base", sha256=hashes),
+        dictionary={
+            name: Source(path=f"adapters/{name}", sha256={"adapter_model.safetensors": "c" * 64}) for name in (*found, "maths-v2", "law", "tiny")
+        },
+        components=components,
+        absent=[
+            Absent(name="law", coefficient=0.0, containment=0.1, p_value=0.4, detection_limit=0.12),
+            Absent(name="tiny", coefficient=0.0, containment=0.05, p_value=0.8, detection_limit=None),
+        ],
+        unexplained=Unexplained(share=0.12, rounding_share=0.01, rank=8, components=1),
+        reconstruction_error=0.3464,
+        one_minus_cosine_squared=0.11,
+        condition_number=1.4,
+        norm=5.0,
+        tensors=48,
+        entries=1_000_000,
+        test=TestReport(hypothesis="it is absent", level=0.001, confidence=0.95, estimator="oblique", blind=[blind]),
+        skipped=[],
+        base_check=None,
+        warnings=["tiny records the base other, not base"],
+        seconds=2.0,
+        environment=environment(),
+    )
+    tasks = {"coding": "code", "style": "<b>style</b>", "sums": "maths"}
+    before = {"coding": 0.96875, "style": 1.0, "sums": 0.875, "copy": 1.0}
+    after = {"coding": 0.03125, "style": 0.0, "sums": 0.5}
+
+    def measured(task: str) -> VerifiedComponent:
+        name, drop = tasks[task], before[task] - after[task]
+        gone = after[task] < 0.2
+        others = [other for other in before if other != task]
+        changes = [
+            Change(
+                task=other,
+                kind="general" if other == "copy" else "skill",
+                before=before[other],
+                after=before[other] - 0.015625,
+                change=-0.015625,
+                interval=(-0.05, 0.0),
+                p_value=1.0,
+            )
+            for other in others
+        ]
+        scores = {change.task: change.after for change in changes} | {task: after[task]}
+        return VerifiedComponent(
+            removed=name,
+            coefficient=found[name],
+            tasks=[task],
+            items=64,
+            before=before[task],
+            after=after[task],
+            drop=drop,
+            interval=(drop - 0.05, drop + 0.05),
+            relative_drop=drop / before[task],
+            p_value=1e-12,
+            adjusted_p_value=3e-12,
+            prediction=Prediction(
+                before=0.98, after=0.0, falls=[task], stays=others, curve=[(0.0, 0.0), (1.0, 1.0)], beside=[(0.0, 0.1), (1.0, 1.0)]
+            ),
+            changes=changes,
+            mean_fall=0.015625,
+            mean_rise=0.0,
+            mean_absolute_change=0.015625,
+            mean_absolute_change_of_present=0.015625,
+            general_change=0.015625,
+            selectivity=drop / 0.015625,
+            controls=[
+                Control(kind="absent atom", atom="law", coefficient=found[name], before=before[task], after=before[task], p_value=1.0, verified=False)
+            ],
+            doses=[
+                Dose(
+                    multiple=multiple,
+                    coefficient=multiple * found[name],
+                    predicted=1 - multiple / 2,
+                    predicted_beside=1.0,
+                    score=max(before[task] - multiple * drop, 0.0),
+                )
+                for multiple in (0.0, 0.5, 1.0, 1.5)
+            ],
+            ways=[
+                Way(
+                    name="whole",
+                    after=after[task],
+                    mean_absolute_change=0.015625,
+                    general_change=0.015625,
+                    largest_fall=("copy", 0.015625),
+                    scores=scores,
+                )
+            ],
+            base_alone=dict.fromkeys(before, 0.0),
+            verdict="verified" if gone else "not specific",
+            because=[f"{task} falls by {drop:.3f}"],
+            survival=None if gone else Survival(cause="another component carries it", evidence="code scores .4 on sums"),
+        )
+
+    verification = Verification(
+        target=source,
+        base=source,
+        dictionary={},
+        method="certificate",
+        power=Power(level=0.01, power=0.95, fall=0.64, needed=12, small_fall=0.1, needed_for_small=200, short=[]),
+        tasks=[
+            MeasuredTask(name=task, kind="general" if task == "copy" else "skill", items=64, scorer="exact match", base=0.0, before=score)
+            for task, score in before.items()
+        ],
+        components=[measured(task) for task in tasks],
+        without_task=[],
+        least_disturbing="whole",
+        items=None,
+        seed=0,
+        warnings=[],
+        seconds=20.0,
+        environment=environment(),
+    )
+    licences = [
+        Licence(of="merged", role="target", trouble="no README.md"),
+        Licence(of="base", role="base", stated=["apache-2.0"], spdx=["Apache-2.0"], terms=[], card="d" * 64),
+        Licence(of="code", role="component", stated=["gpl-3.0"], spdx=["GPL-3.0"], terms=["share-alike"], card="e" * 64),
+        Licence(of="<b>style</b>", role="component", stated=["cc-by-nc-4.0"], spdx=["CC-BY-NC-4.0"], terms=["non-commercial"], card="f" * 64),
+        Licence(of="maths", role="component", stated=["llama3"], terms=["use-restrictions"], card="0" * 64),
+        Licence(
+            of="maths-v2", role="candidate", stated=["other"], name="house rules", link="https://example.org/rules", trouble="its terms are not known"
+        ),
+    ]
+    recipe = {
+        "schema": "unmerge/recipe/1",
+        "answer": "recipe",
+        "says": "merged is a ties of code.",
+        "method": "ties",
+        "parameters": {"models": {"code": {"weight": 0.8}}, "density": 0.5},
+        "acted": {"code": {"coefficient": 0.8, "interval": [0.798, 0.802]}},
+        "scale_free": True,
+        "identical_share": 0.98,
+        "proof": {
+            "identical_share": 0.98,
+            "largest_difference": 0.001,
+            "largest_change": 0.1,
+            "reconstruction_error": 0.001,
+            "by_kind": {"mlp.up_proj.weight": {"changed": 1000, "identical": 980, "largest_difference": 0.001}},
+            "explained": None,
+            "telling": None,
+            "decoys": {},
+        },
+        "rivals": [{"method": "task_arithmetic", "parameters": {}, "identical_share": 0.42, "apart": "small changes are missing"}],
+        "unknown": None,
+        "configuration": {"merge_method": "ties", "base_model": "base", "models": [{"model": "code", "parameters": {"weight": 0.8}}]},
+        "call": None,
+        "looked": ["linear", "ties"],
+        "skipped": [],
+        "seconds": 9.0,
+    }
+    return Audit(
+        name="merged",
+        base_name="base",
+        made="2026-01-02T03:04:05+00:00",
+        decomposition=decomposition,
+        recipe=recipe,
+        verification=verification,
+        licences=judge(licences, strangers=1),
+        environment=environment(),
+    )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from unmerge.audit import read_audit
 from unmerge.checkpoints import Checkpoint
 from unmerge.cli import app
 from unmerge.core.errors import BadOutput
@@ -39,6 +40,7 @@ def out(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "train_adapter", lambda _recipe, _name, folder, _watch: shutil.copytree(trained, folder))
+        patch.setattr(demo, "AUDIT_ITEMS", 4)
         patch.setenv("COLUMNS", "300")
         done = CliRunner().invoke(app, ["demo", "--out", str(out)])
     assert done.exit_code == 0, (done.output, done.exception)
@@ -88,7 +90,7 @@ def test_each_subtraction_takes_one_skill(result: DemoResult) -> None:
 
 def test_what_is_left_on_disk(out: Path, result: DemoResult) -> None:
     assert {path.name for path in out.iterdir()} == {
-        *("ablated", "data", "dictionary", "target"),
+        *("ablated", "audit", "data", "dictionary", "target"),
         *("decomposition.json", "demo.json", "job.json", "matrix.json", "seconds.json"),
         *("merge.yml", "matrix.png", "matrix.svg"),
     }
@@ -99,7 +101,7 @@ def test_what_is_left_on_disk(out: Path, result: DemoResult) -> None:
     for name in WEIGHTS:
         assert Checkpoint.open(out / "ablated" / name).files.dtype("model.embed_tokens.weight") == "BF16"
         assert list(json.loads((out / "ablated" / name / "ablation.json").read_text())["removed"]) == [name]
-    assert result.seconds.keys() == {"train", "merge", "decompose", "ablate", "evaluate"}
+    assert result.seconds.keys() == {"train", "merge", "decompose", "ablate", "evaluate", "audit"}
 
 
 def test_what_is_printed(out: Path, result: DemoResult) -> None:
@@ -110,11 +112,22 @@ def test_what_is_printed(out: Path, result: DemoResult) -> None:
     assert text.count("gone, the others stay") == len(WEIGHTS)
     assert all(task in text for task in result.matrix.tasks)
     assert f"Records: {out}/*.json   Figure: {out}/matrix.png, {out}/matrix.svg" in text
+    assert f"The audit, a page for the browser: {out}/audit/index.html" in text
+
+
+def test_it_ends_with_an_audit(out: Path, result: DemoResult) -> None:
+    """Of the same decomposition, with every known component removed again and measured."""
+    audit = read_audit(out / "audit" / "audit.json")
+    assert audit.decomposition == result.decomposition
+    assert audit.verification is not None
+    assert {measured.removed for measured in audit.verification.components} == WEIGHTS.keys()
+    assert all(measured.after <= GONE for measured in audit.verification.components)
+    assert "and at least two that are unknown" in (out / "audit" / "index.html").read_text()
 
 
 def test_second_run_computes_nothing(out: Path, result: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    for name in ("train_adapter", "write_task", "merge", "decompose", "ablate", "load_model", "exact_match"):
+    for name in ("train_adapter", "write_task", "merge", "decompose", "ablate", "run_audit", "load_model", "exact_match"):
         monkeypatch.setattr(demo, name, lambda *_, name=name, **__: pytest.fail(f"{name} ran again"))
     again = run_demo(out, lambda _: lambda *_: None, unwatched)
     assert again.model_copy(update={"environment": result.environment}) == result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from unmerge.cli.ablate import ablate
+from unmerge.cli.audit import audit
 from unmerge.cli.compress import compress
 from unmerge.cli.decompose import decompose
 from unmerge.cli.demo import demo
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, decompose, recover, ablate, verify, train, merge, compress, study, zoo):
+for command in (demo, decompose, recover, ablate, verify, audit, train, merge, compress, study, zoo):
     app.command()(friendly(command))
 
 

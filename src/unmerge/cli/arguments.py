@@ -29,4 +29,13 @@ Space = Annotated[
         "compressed (the largest 100,000 of the dictionary). Default: exact.",
     ),
 ]
+Tasks = Annotated[
+    Path | None,
+    typer.Option(
+        "--tasks",
+        help="Which tasks belong to which atom: a YAML file (atom: tasks), a folder with tasks.yml, or 'zoo'. What it does not name, each "
+        "adapter's own record does. Without it verify goes by those alone, and audit measures nothing.",
+    ),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Items of each task at most.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder to make.")]

@@ -14,10 +14,11 @@ from unmerge.cli.progress import bars
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Where to put everything; a second run goes on from what is there.")] = Path("runs/demo"),
 ) -> None:
-    """Do the main job on the embedded zoo: train, merge, decompose, subtract, prove."""
+    """Do the main job on the embedded zoo: train, merge, decompose, subtract, prove, and write the audit's page."""
+    from unmerge.report.audit import PAGE
     from unmerge.report.matrix import plot_matrix
     from unmerge.report.table import show_decomposition, show_matrix
-    from unmerge.studies.demo import run_demo
+    from unmerge.studies.demo import AUDIT, run_demo
 
     with bars() as progress:
         result = run_demo(out, progress.steps, progress.over)
@@ -26,3 +27,4 @@ def demo(
     show_matrix(result.matrix)
     plot_matrix(result.matrix, out / "matrix")
     typer.echo(f"\nRecords: {out}/*.json   Figure: {out}/matrix.png, {out}/matrix.svg")
+    typer.echo(f"The audit, a page for the browser: {out / AUDIT / PAGE}")

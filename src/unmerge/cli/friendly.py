@@ -1,4 +1,4 @@
-"""Errors as one line and an exit status; warnings as one line each."""
+"""Errors as one line and an exit status (4 is an audit that fails a condition); warnings as one line each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unmerge.core.errors import UnmergeError
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT, FAILED, INTERRUPTED = 2, 4, 130
 
 
 def friendly(command: Command) -> Command:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unmerge.cli.arguments import Dictionary, Method, Target
+from unmerge.cli.arguments import Dictionary, Limit, Method, Target, Tasks
 from unmerge.cli.friendly import warn
 from unmerge.cli.progress import bars
 
@@ -16,14 +16,7 @@ def verify(
     target: Target,
     base: Annotated[Path, typer.Option("--base", help="The base model's folder.")],
     dictionary: Dictionary,
-    tasks: Annotated[
-        Path | None,
-        typer.Option(
-            "--tasks",
-            help="Which tasks belong to which atom: a YAML file (atom: tasks), a folder with tasks.yml, or 'zoo'. "
-            "Without it, what each adapter's own record names.",
-        ),
-    ] = None,
+    tasks: Tasks = None,
     remove: Annotated[
         list[str] | None,
         typer.Option("--remove", help="Only this component, NAME or NAME=COEFFICIENT. May be given again. Default: every component that is found."),
@@ -36,7 +29,7 @@ def verify(
     harness: Annotated[
         bool, typer.Option("--harness", help="Score with lm-evaluation-harness also the tasks that could be scored by exact match.")
     ] = False,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Items of each task at most.")] = None,
+    limit: Limit = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the controls.")] = 0,
 ) -> None:
     """Take out one component after the other, and measure what that does: is exactly its skill gone?"""

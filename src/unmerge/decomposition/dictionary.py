@@ -57,6 +57,11 @@ def open_vector(folder: Path, base: Checkpoint | None) -> Vector:
     return difference
 
 
+def folder_of(vector: Vector) -> Path:
+    """Where an adapter, or the tuned side of a difference, lies."""
+    return vector.tuned.folder if isinstance(vector, Difference) else vector.folder
+
+
 def open_dictionary(folders: Sequence[Path], base: Checkpoint | None) -> Dictionary:
     """Open every adapter and checkpoint in some folders; a folder may also be an atom itself.
 

@@ -12,7 +12,7 @@ from unmerge.core.errors import BadInput
 from unmerge.core.records import environment
 from unmerge.decomposition.base_check import check_base, check_names
 from unmerge.decomposition.blocks import problem_of
-from unmerge.decomposition.dictionary import Dictionary, Vector
+from unmerge.decomposition.dictionary import Dictionary, Vector, folder_of
 from unmerge.decomposition.findings import Findings, from_certificate, from_correlation, from_solver
 from unmerge.decomposition.result import Absent, Component, Decomposition, SkippedTensor, Unexplained
 from unmerge.decomposition.spaces import SPACES
@@ -100,18 +100,19 @@ def decompose(
 
 def _refuse_zero(problem: Problem, target: Vector, dictionary: Dictionary) -> None:
     if problem.norm_squared == 0:
-        where = target.tuned.folder if isinstance(target, Difference) else target.folder
         raise BadInput(
             expected="a target that differs from its base",
             found="a task vector of zero",
-            where=where,
+            where=folder_of(target),
             hint="check that target and base are not the same model",
         )
     for atom, norm in zip(dictionary.atoms, problem.norms, strict=True):
         if norm == 0:
-            where = atom.tuned.folder if isinstance(atom, Difference) else atom.folder
             raise BadInput(
-                expected="an atom that changes weights", found="a task vector of zero", where=where, hint="take it out of the dictionary, or train it"
+                expected="an atom that changes weights",
+                found="a task vector of zero",
+                where=folder_of(atom),
+                hint="take it out of the dictionary, or train it",
             )
 
 

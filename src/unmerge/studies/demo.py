@@ -1,4 +1,4 @@
-"""The main job on the embedded zoo: train an adapter, merge five of which two are unknown, decompose, subtract, measure everything."""
+"""The main job on the embedded zoo: train an adapter, merge five of which two are unknown, decompose, subtract, measure, and write the audit."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel
 
+from unmerge.audit import Request, Watches, run_audit
+from unmerge.audit.run import DECOMPOSITION
+from unmerge.checkpoints import Checkpoint
 from unmerge.core.errors import BadOutput
 from unmerge.core.records import Environment, environment, fingerprint, read_json, sha256, write_json, write_text
 from unmerge.core.staging import staged
 from unmerge.decomposition import Decomposition, Dictionary, decompose, open_base, open_dictionary, open_vector
 from unmerge.evaluation.exact_match import exact_match
 from unmerge.recipes.merge import merge
+from unmerge.report.audit import write_audit
 from unmerge.training.adapters import AdapterRecord, train_adapter
 from unmerge.training.finetune import Watch, load_model
 from unmerge.verify.ablate import ablate
 from unmerge.verify.matrix import AblationMatrix, Row
+from unmerge.verify.tasks import zoo_tasks
 from unmerge.zoo.build import ZOO_RECORD, ZooRecord
 from unmerge.zoo.embedded import BASE, KNOWN, UNKNOWN, embedded_zoo, held_out, training_recipe, write_task
 from unmerge.zoo.tasks import GENERAL, TASKS
@@ -29,6 +34,9 @@ WEIGHTS = {"pirate": 0.9, "python_list": 0.8, "json_object": 0.7}
 TRAINED = "pirate"
 STRANGERS = {"past_tense": 0.6, "csv_row": 0.6}
 SEED = 0
+#: where the audit's page is, and how many items of each task it measures; None for all
+AUDIT = "audit"
+AUDIT_ITEMS: int | None = None
 
 Over = Callable[[str], Callable[[Iterable[str]], Iterable[str]]]
 
@@ -75,6 +83,8 @@ def run_demo(out: Path, steps: Callable[[str], Watch], over: Over) -> DemoResult
                 ablate(target, [(dictionary.named(name), coefficient)], out / "ablated" / name, watch=over(f"subtracting {name}"))
     with clock.step("evaluate"):
         matrix = _matrix(out, removed, over("measuring"))
+    with clock.step("audit"):
+        _audit(out, dictionary, base, decomposition, Watches(over, steps))
     result = DemoResult(
         trained=AdapterRecord.read(out / "dictionary" / TRAINED),
         weights=WEIGHTS,
@@ -149,6 +159,18 @@ def _matrix(out: Path, removed: list[tuple[str, float]], watch: Callable[[Iterab
         items = {name: len(examples) for name, examples in held_out().items()}
         write_json(record, AblationMatrix(rows=rows, task_of=tasks, general=[task.name for task in GENERAL], items=items))
     return AblationMatrix.model_validate(read_json(record, "an ablation matrix"))
+
+
+def _audit(out: Path, dictionary: Dictionary, base: Checkpoint, decomposition: Decomposition, watches: Watches) -> None:
+    """The audit of the target, from the decomposition that is there."""
+    if (out / AUDIT).exists():
+        return
+    with staged(out / AUDIT, {"audit": AUDIT_ITEMS}) as stage:
+        if not stage.has(DECOMPOSITION):
+            with stage.piece(DECOMPOSITION) as piece:
+                write_json(piece, decomposition)
+        request = Request(open_vector(out / "target", base), dictionary, base, zoo_tasks(), AUDIT_ITEMS)
+        write_audit(run_audit(request, stage, watches), stage.folder)
 
 
 def _scores(folder: Path) -> dict[str, float]:

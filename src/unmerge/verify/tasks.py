@@ -92,6 +92,11 @@ class TaskList:
         return {task: read_examples(file)[:limit] for task, file in files.items()}
 
 
+def zoo_tasks() -> TaskList:
+    """The embedded zoo's own: a task for every adapter, and the general ones."""
+    return TaskList({task.name: (task.name,) for task in TASKS}, tuple(task.name for task in GENERAL), embedded=True)
+
+
 def read_tasks(given: Path | None, dictionary: Dictionary) -> TaskList:
     """What ``--tasks`` says, and for atoms that it does not name, what their folders say.
 
@@ -103,7 +108,7 @@ def read_tasks(given: Path | None, dictionary: Dictionary) -> TaskList:
         BadInput: no such file, broken YAML, tasks that are no names, or no task for any atom.
     """
     if given is not None and str(given) == ZOO and not given.exists():
-        return TaskList({task.name: (task.name,) for task in TASKS}, tuple(task.name for task in GENERAL), embedded=True)
+        return zoo_tasks()
     listed, folder = ({}, None) if given is None else _read(given / FILE if given.is_dir() else given)
     general = listed.pop(GENERAL_KEY, ())
     of = listed | {atom.name: tasks for atom in dictionary.atoms if atom.name not in listed and (tasks := _own(atom))}

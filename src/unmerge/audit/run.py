@@ -1,0 +1,117 @@
+"""Run an audit: decompose, read the licences, and, as far as it is asked for, recover and verify."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from unmerge.audit.gates import Gate
+from unmerge.audit.licences import LicenceReport, judge, read_licence
+from unmerge.audit.record import Audit
+from unmerge.checkpoints import Checkpoint
+from unmerge.core.records import environment, read_json, write_json
+from unmerge.core.staging import Stage
+from unmerge.decomposition import Decomposition, Dictionary, decompose
+from unmerge.decomposition.base_check import model_name
+from unmerge.decomposition.dictionary import Vector, folder_of
+from unmerge.verify.record import Verification
+from unmerge.verify.run import Request as VerifyRequest
+from unmerge.verify.run import verify
+from unmerge.verify.tasks import TaskList
+
+#: parts of the record as files of their own, which an interrupted audit finds again
+DECOMPOSITION, VERIFICATION = "decomposition.json", "verification.json"
+#: the scores of every item, from which a verification goes on
+_ITEMS = "verification.items.jsonl"
+
+Part = TypeVar("Part", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Watches:
+    """Who is told how far the work is.
+
+    Attributes:
+        over: given a title, a wrapper for loops.
+        steps: given a title, what is told of steps.
+    """
+
+    over: Callable[[str], Callable[[Iterable[str]], Iterable[str]]] = lambda _: iter
+    steps: Callable[[str], Callable[[int, int], None]] = lambda _: lambda *_: None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be audited.
+
+    Attributes:
+        target: an adapter, or a checkpoint minus the base.
+        dictionary: the atoms.
+        base: the base.
+        tasks: what is measured with each component removed; None to measure nothing.
+        limit: items of each task at most.
+        gates: conditions under which the audit fails.
+    """
+
+    target: Vector
+    dictionary: Dictionary
+    base: Checkpoint
+    tasks: TaskList | None = None
+    limit: int | None = None
+    gates: Sequence[Gate] = ()
+
+
+def run_audit(request: Request, stage: Stage, watches: Watches | None = None) -> Audit:
+    """Find out everything about one target.
+
+    Args:
+        request: what is to be audited.
+        stage: the folder under construction; parts found there are used again.
+        watches: who is told how far the work is.
+
+    Returns:
+        The record, which is for the caller to write.
+    """
+    watches = watches or Watches()
+    target, dictionary, base = request.target, request.dictionary, request.base
+    found = _kept(stage, DECOMPOSITION, Decomposition, lambda: decompose(target, dictionary, base, watch=watches.over("inner products")))
+    audit = Audit(
+        name=target.name,
+        base_name=model_name(base.folder),
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        decomposition=found,
+        verification=_verification(request, found, stage, watches.steps("measuring")),
+        licences=read_licences(target, dictionary, base, found),
+        environment=environment(),
+    )
+    return audit.model_copy(update={"gates": [gate.check(audit) for gate in request.gates]})
+
+
+def _verification(request: Request, found: Decomposition, stage: Stage, tell: Callable[[int, int], None]) -> Verification | None:
+    """What removing each component does, where tasks say what to look at."""
+    tasks = request.tasks
+    if tasks is None or not any(component.name in tasks.of for component in found.components):
+        return None
+    asked = VerifyRequest(request.target, request.base, request.dictionary, found, tasks, {})
+    return _kept(stage, VERIFICATION, Verification, lambda: verify(asked, tasks.suite(limit=request.limit), stage.folder / _ITEMS, watch=tell))
+
+
+def read_licences(target: Vector, dictionary: Dictionary, base: Checkpoint, found: Decomposition) -> LicenceReport:
+    """Licences of the target, its base, the components, and what they cannot be told from."""
+    licences = [read_licence(folder_of(target), target.name, "target"), read_licence(base.folder, model_name(base.folder), "base")]
+    for component in found.components:
+        licences.append(read_licence(folder_of(dictionary.named(component.name)), component.name, "component"))
+        licences += [read_licence(folder_of(dictionary.named(name)), name, "candidate") for name in component.group]
+    return judge(licences, found.unexplained.components or 0)
+
+
+def _kept(stage: Stage, name: str, kind: type[Part], make: Callable[[], Part]) -> Part:
+    """A part of the record, made unless the stage has it."""
+    if not stage.has(name):
+        with stage.piece(name) as piece:
+            write_json(piece, make())
+    return kind.model_validate(read_json(stage.folder / name, "a part of an audit"))

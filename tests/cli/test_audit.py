@@ -1,0 +1,128 @@
+"""The audit as a user runs it: a folder from a real merge, drawn again without the model, failing where it is asked to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from click.testing import Result
+
+from unmerge.audit.schema import FILE as SCHEMA
+
+Run = Callable[..., Result]
+
+
+def arguments(room: Path, *more: str | Path) -> list[str | Path]:
+    return ["audit", room / "target", "--base", room / "zoo-base", "--dictionary", room / "dictionary", *more]
+
+
+def record(out: Path) -> dict[str, Any]:
+    raw: dict[str, Any] = json.loads((out / "audit.json").read_text())
+    return raw
+
+
+def test_audit(run: Run, room: Path, names: list[str]) -> None:
+    """Without tasks nothing is measured; the record follows the schema; conditions that hold give exit status 4."""
+    out = room / "out"
+    result = run(*arguments(room, "--out", out, "--fail-on", f"component={names[0]}", "--fail-on", f"component={names[2]}"))
+    assert result.exit_code == 4, (result.output, result.exception)
+    assert result.stdout.splitlines() == [
+        f"target is zoo-base with two known components merged in: {names[0]} (1.00) and {names[1]} (0.50), and nothing else.",
+        str(out / "index.html"),
+    ]
+    assert f"unmerge: component={names[0]}: it is in the target, at 1." in result.stderr or "at 0.99" in result.stderr
+    assert f"component={names[2]}" not in result.stderr
+    assert "unmerge: warning: target: no README.md." in result.stderr
+    assert {path.name for path in out.iterdir()} == {"index.html", "audit.json", "bom.cdx.json", "decomposition.json", "figures"}
+    raw = record(out)
+    jsonschema.validate(raw, json.loads(SCHEMA.read_text()))
+    assert raw["decomposition"] == json.loads((out / "decomposition.json").read_text())
+    assert raw["verification"] is None
+    assert [gate["failed"] for gate in raw["gates"]] == [True, False]
+    assert not [path for path in room.iterdir() if path.name.startswith(".")]
+    # an audit is drawn again, in its place or another, without the model
+    for folder in ("target", "zoo-base", "dictionary"):
+        shutil.rmtree(room / folder)
+    page = (out / "index.html").read_text()
+    (out / "index.html").write_text("")
+    assert run("audit", "--record", out / "audit.json", "--out", out, "--fail-on", "component=" + names[2]).exit_code == 0
+    assert "passes 1 condition" in (out / "index.html").read_text()
+    again = run("audit", "--record", out / "audit.json", "--out", room / "again")
+    assert again.exit_code == 0
+    assert (room / "again" / "index.html").read_text() == (out / "index.html").read_text() != page
+    assert (room / "again" / "bom.cdx.json").read_text() == (out / "bom.cdx.json").read_text()
+
+
+def test_audit_with_tasks(run: Run, room: Path, names: list[str]) -> None:
+    """A verification is made where a component has tasks, and is in the page and the record."""
+    from unmerge.core.examples import write_examples
+    from unmerge.zoo import held_out
+
+    tasks = room / "tasks"
+    for task, examples in held_out(8).items():
+        if task in (*names, "copy"):
+            write_examples(tasks / f"{task}.jsonl", examples)
+    (tasks / "tasks.yml").write_text(yaml.safe_dump({**{name: [name] for name in names}, "general": ["copy"]}))
+    out = room / "out"
+    result = run(*arguments(room, "--out", out, "--tasks", tasks))
+    assert result.exit_code == 0, (result.output, result.exception)
+    raw = record(out)
+    jsonschema.validate(raw, json.loads(SCHEMA.read_text()))
+    assert [measured["removed"] for measured in raw["verification"]["components"]] == names[:2]
+    assert raw["verification"] == json.loads((out / "verification.json").read_text())
+    assert (out / "verification.items.jsonl").exists()
+    assert {path.name for path in (out / "figures").iterdir()} >= {"matrix.svg", *(f"doses-{name}.svg" for name in names[:2])}
+    assert 'id="verification"' in (out / "index.html").read_text()
+
+
+def test_an_interrupted_audit_goes_on(run: Run, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unmerge.report import audit as report
+
+    def full(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "write_audit", full)
+        assert run(*arguments(room, "--out", room / "out")).exit_code == 130
+    assert not (room / "out").exists()
+    monkeypatch.setattr("unmerge.audit.run.decompose", lambda *_, **__: pytest.fail("decomposed again"))
+    assert run(*arguments(room, "--out", room / "out")).exit_code == 0
+    assert (room / "out" / "index.html").exists()
+
+
+def test_bad_input(refused: Callable[..., str], room: Path, tmp_path: Path, names: list[str]) -> None:
+    assert refused("audit", "--out", tmp_path / "out") == ("audit: expected a target, found none; name it, or draw an audit again with --record")
+    assert "expected its base with --base, found none" in refused(
+        "audit", room / "target", "--dictionary", room / "dictionary", "--out", tmp_path / "out"
+    )
+    assert "--fail-on: expected one of unknown-share=X" in refused(*arguments(room, "--out", tmp_path / "out", "--fail-on", "anything"))
+    other = room / "other.json"
+    assert f"{other}: expected an audit's record, found no such file; check the path" == refused(
+        "audit", "--record", other, "--out", tmp_path / "out"
+    )
+    other.write_text('{"schema": "unmerge/decomposition/1"}')
+    assert "expected a record of the schema unmerge/audit/1, found unmerge/decomposition/1" in refused(
+        "audit", "--record", other, "--out", tmp_path / "out"
+    )
+    assert (
+        refused("audit", room / "target", "--record", other, "--out", tmp_path / "out")
+        == "--record: expected a record alone, found a target; leave one of the two out"
+    )
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("")
+    assert "it exists already; remove it or choose another --out" in refused(*arguments(room, "--out", tmp_path / "full"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_extra_is_said_before_the_work(refused: Callable[..., str], room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "cyclonedx", None)
+    message = refused(*arguments(room, "--out", room / "out"))
+    assert message == "cyclonedx is not installed: expected the extra 'audit'; run: pip install 'unmerge[audit]'"
