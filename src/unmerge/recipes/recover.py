@@ -48,10 +48,26 @@ def recover(target: Vector, dictionary: Dictionary, base: Checkpoint, out: Path,
     """Recover the recipe of a target, write it and its record.
 
     Args:
+        target, dictionary, base, watch, masks: see ``recovered``.
+        out: ``RECIPE.yml``, written where a mergekit configuration makes the target; the record is written beside it, as ``RECIPE.json``.
+
+    Returns:
+        The record.
+    """
+    record = recovered(target, dictionary, base, watch, masks)
+    if record.configuration is not None:
+        write_text(out, yaml.safe_dump(record.configuration, sort_keys=False))
+    write_json(out.with_suffix(".json"), record)
+    return record
+
+
+def recovered(target: Vector, dictionary: Dictionary, base: Checkpoint, watch: Watch = iter, masks: Path | None = None) -> RecoveredRecipe:
+    """Recover the recipe of a target.
+
+    Args:
         target: a checkpoint minus the base, or an adapter.
         dictionary: the atoms.
         base: the base model.
-        out: ``RECIPE.yml``, written where a mergekit configuration makes the target; the record is written beside it, as ``RECIPE.json``.
         watch: wraps loops over tensors, for a progress bar.
         masks: a safetensors file for random masks that were read off, "atom/tensor"; not written where there are none.
 
@@ -64,7 +80,7 @@ def recover(target: Vector, dictionary: Dictionary, base: Checkpoint, out: Path,
     else:
         with tempfile.TemporaryDirectory(prefix="unmerge-") as scratch:
             answer = _of_checkpoint(target, Inputs(base, dictionary, Path(scratch)), watch, masks)
-    record = RecoveredRecipe(
+    return RecoveredRecipe(
         **answer,
         says=says(answer, target.name),
         target=target.source(),
@@ -73,10 +89,6 @@ def recover(target: Vector, dictionary: Dictionary, base: Checkpoint, out: Path,
         seconds=round(time.monotonic() - started, 3),
         environment=environment(),
     )
-    if record.configuration is not None:
-        write_text(out, yaml.safe_dump(record.configuration, sort_keys=False))
-    write_json(out.with_suffix(".json"), record)
-    return record
 
 
 def _of_adapter(target: Adapter, dictionary: Dictionary, watch: Watch) -> dict[str, Any]:
