@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
 
@@ -19,15 +18,13 @@ from unmerge.core.staging import Stage
 from unmerge.decomposition import Decomposition, Dictionary, decompose
 from unmerge.decomposition.base_check import model_name
 from unmerge.decomposition.dictionary import Vector, folder_of
-from unmerge.recipes.record import RecoveredRecipe
-from unmerge.recipes.recover import recovered
 from unmerge.verify.record import Verification
 from unmerge.verify.run import Request as VerifyRequest
 from unmerge.verify.run import verify
 from unmerge.verify.tasks import TaskList
 
 #: parts of the record as files of their own, which an interrupted audit finds again
-DECOMPOSITION, RECIPE, VERIFICATION = "decomposition.json", "recipe.json", "verification.json"
+DECOMPOSITION, VERIFICATION = "decomposition.json", "verification.json"
 #: the scores of every item, from which a verification goes on
 _ITEMS = "verification.items.jsonl"
 
@@ -87,20 +84,11 @@ def run_audit(request: Request, stage: Stage, watches: Watches | None = None) ->
         base_name=model_name(base.folder),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         decomposition=found,
-        recipe=_recipe(request, stage, watches.over("the recipe")),
         verification=_verification(request, found, stage, watches.steps("measuring")),
         licences=read_licences(target, dictionary, base, found),
         environment=environment(),
     )
     return audit.model_copy(update={"gates": [gate.check(audit) for gate in request.gates]})
-
-
-def _recipe(request: Request, stage: Stage, watch: Callable[[Iterable[str]], Iterable[str]]) -> dict[str, Any] | None:
-    """How the target was merged; None where mergekit, which has to prove it, is not installed."""
-    if find_spec("mergekit") is None:
-        return None
-    record = _kept(stage, RECIPE, RecoveredRecipe, lambda: recovered(request.target, request.dictionary, request.base, watch))
-    return record.model_dump(mode="json")
 
 
 def _verification(request: Request, found: Decomposition, stage: Stage, tell: Callable[[int, int], None]) -> Verification | None:

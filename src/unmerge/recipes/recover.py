@@ -47,12 +47,8 @@ Watch = Callable[[Iterable[str]], Iterable[str]]
 def recover(target: Vector, dictionary: Dictionary, base: Checkpoint, out: Path, watch: Watch = iter, masks: Path | None = None) -> RecoveredRecipe:
     """Recover the recipe of a target, write it and its record.
 
-    Args:
-        target, dictionary, base, watch, masks: see ``recovered``.
-        out: ``RECIPE.yml``, written where a mergekit configuration makes the target; the record is written beside it, as ``RECIPE.json``.
-
-    Returns:
-        The record.
+    ``out`` is ``RECIPE.yml``, written where a mergekit configuration makes the target; the record is written beside it, as ``RECIPE.json``.
+    The rest is as for ``recovered``.
     """
     record = recovered(target, dictionary, base, watch, masks)
     if record.configuration is not None:
