@@ -35,8 +35,8 @@ _QUANTILE = 0.75
 _COARSE = 0.02
 #: where less than this share of an atom is left after projecting, what is unknown covers it: least squares, and the leak in the interval
 _KEPT = 0.01
-#: the estimator that projects off what is unknown
-OBLIQUE = "oblique"
+#: the estimators that unknown components do not move: intervals left by rounding, and projecting off what is unknown
+INTERVALS, OBLIQUE = "intervals", "oblique"
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def measure(
             fitted, interval = snapped, _widened(np.stack([snapped, snapped], 1), FIGURES * np.abs(snapped))
         else:
             interval = _widened(sample.interval(fitted), sample.figures * np.abs(fitted))
-        return Measured(fitted, interval, products.tensors, _own(systems), "intervals", 0, 0, False, sample.rounding_share(fitted))
+        return Measured(fitted, interval, products.tensors, _own(systems), INTERVALS, 0, 0, False, sample.rounding_share(fitted))
     own = [Directions.of(low_rank(atoms, chosen, item.tensor), DIRECTIONS) for item in seen] if len(chosen) else []
     first = oblique(seen, chosen, own, squares) if own else squares
     names = tuple(item.tensor for item in seen)
@@ -111,7 +111,7 @@ def measure(
     leaked = leak(products, chosen) / np.sqrt(np.einsum("mii->i", products.gram)[chosen])
     trimmed = bool(sample and sample.is_trimmed(squares))
     if sample and not trimmed and sample.coarseness > _COARSE:
-        coefficients, estimator, tensors = fitted, "intervals", products.tensors
+        coefficients, estimator, tensors = fitted, INTERVALS, products.tensors
         interval = _widened(sample.interval(fitted), leaked)
     elif rank and not trimmed and bool((closer.kept >= _KEPT).all()):
         coefficients, estimator, tensors, systems = closer.coefficients, OBLIQUE, names, (closer.gram, closer.correlation)

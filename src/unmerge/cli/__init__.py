@@ -11,6 +11,7 @@ from unmerge.cli.decompose import decompose
 from unmerge.cli.demo import demo
 from unmerge.cli.friendly import friendly
 from unmerge.cli.merge import merge
+from unmerge.cli.recover import recover
 from unmerge.cli.study import study
 from unmerge.cli.train import train
 from unmerge.cli.verify import verify
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, decompose, ablate, verify, audit, train, merge, compress, study, zoo):
+for command in (demo, decompose, recover, ablate, verify, audit, train, merge, compress, study, zoo):
     app.command()(friendly(command))
 
 

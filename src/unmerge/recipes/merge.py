@@ -7,8 +7,11 @@ keys its caches by path, so each run gets fresh ones.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +97,11 @@ def _run(runnable: dict[str, Any], out: Path, loras: Path, seed: int, configurat
     config, options, run = need("mergekit.config", "merge"), need("mergekit.options", "merge"), need("mergekit.merge", "merge")
     # models that were opened, by name; mergekit keeps them for the life of the process, even where a folder's content is replaced
     loaders = need("mergekit.io.tasks", "merge").LoaderCache.loaders
-    logging = need("transformers", "merge").utils.logging
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
     try:
         parsed = config.MergeConfiguration.model_validate(runnable)
         settings = options.MergeOptions(lora_merge_cache=str(loras), random_seed=seed, quiet=True, write_model_card=False)
         loaders.clear()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # what PEFT and transformers will rename is between them
+        with quiet(), _types_of_layers(run):
             run.run_merge(parsed, str(out), options=settings)
     except Exception as error:
         if is_refusal(error):
@@ -117,6 +116,48 @@ def _run(runnable: dict[str, Any], out: Path, loras: Path, seed: int, configurat
         ) from error
     finally:
         loaders.clear()
+
+
+@contextmanager
+def _types_of_layers(run: Any) -> Iterator[None]:
+    """Give stacked layers their types: transformers 5 wants one for each layer, mergekit 0.1.5 sets their number alone."""
+    plain = run._model_out_config
+
+    def typed(config: Any, *others: Any, **settings: Any) -> Any:
+        made = plain(config, *others, **settings)
+        types = getattr(made, "layer_types", None)
+        if types and config.slices:
+            made.layer_types = [types[layer] for part in config.slices for layer in range(*part.sources[0].layer_range)]
+        return made
+
+    run._model_out_config = typed
+    try:
+        yield
+    finally:
+        run._model_out_config = plain
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers and PEFT from talking while mergekit has them merge."""
+    logging = need("transformers", "merge").utils.logging
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # what PEFT and transformers will rename is between them
+        yield
+
+
+def linked(folder: Path, scratch: Path) -> str:
+    """The absolute path of a folder for mergekit, which splits names at + and @: where its own has one, that of a link in ``scratch``."""
+    folder = folder.resolve()
+    if not set("+@") & set(str(folder)):
+        return str(folder)
+    mark = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+    link = scratch / f"input-{mark}-{folder.name.translate({43: '_', 64: '_'})}"
+    if not link.exists():
+        link.symlink_to(folder)
+    return str(link)
 
 
 class _Resolver:
@@ -161,13 +202,7 @@ class _Resolver:
                 )
             return name  # a hub name
         self.found.add(folder)
-        if not set("+@") & set(str(folder)):
-            return str(folder)
-        # mergekit splits names at + and @: go by a link
-        link = self.scratch / f"input-{len(self.found)}-{folder.name.translate({43: '_', 64: '_'})}"
-        if not link.exists():
-            link.symlink_to(folder)
-        return str(link)
+        return linked(folder, self.scratch)
 
 
 def _hashes(folder: Path) -> Source:

@@ -1,0 +1,70 @@
+"""The models of a merge as mergekit sees them: an adapter is first merged into the base, in the base's dtype.
+
+mergekit leaves that merge to PEFT, and so is it done here, from a cold cache of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unmerge.checkpoints import Adapter, Checkpoint, Difference
+from unmerge.core.errors import need
+from unmerge.decomposition import Dictionary
+from unmerge.recipes.forward import layer_of
+from unmerge.recipes.merge import linked, quiet
+from unmerge.recipes.recipe import BASE
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The base and the dictionary's atoms, as whole models.
+
+    Attributes:
+        base: the base model.
+        dictionary: the atoms.
+        scratch: a folder for adapters merged into the base.
+    """
+
+    base: Checkpoint
+    dictionary: Dictionary
+    scratch: Path
+    _opened: dict[str, Checkpoint] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def place(self) -> Mapping[str, str]:
+        """What mergekit calls each model: ``base+adapter`` for an adapter."""
+        base = str(self.base.folder.resolve())
+        folders = {atom.name: atom.tuned.folder if isinstance(atom, Difference) else atom.folder for atom in self.dictionary.atoms}
+        adapters = {atom.name for atom in self.dictionary.atoms if isinstance(atom, Adapter)}
+        return {BASE: base} | {name: f"{base}+{folder.resolve()}" if name in adapters else str(folder.resolve()) for name, folder in folders.items()}
+
+    @cached_property
+    def layers(self) -> int:
+        """How many layers the base has."""
+        return 1 + max((layer_of(tensor) or 0 for tensor in self.base.shapes), default=0)
+
+    def model(self, name: str) -> Checkpoint:
+        """One of the models, whole; an adapter is merged into the base the first time."""
+        if name == BASE:
+            return self.base
+        if name not in self._opened:
+            atom = self.dictionary.named(name)
+            self._opened[name] = atom.tuned if isinstance(atom, Difference) else self._merged(atom)
+        return self._opened[name]
+
+    def read(self, name: str, tensor: str, dtype: torch.dtype) -> Tensor:
+        """A tensor of one of the models, as a merge in a dtype begins with it."""
+        return self.model(name).read(tensor).to(dtype)
+
+    def _merged(self, adapter: Adapter) -> Checkpoint:
+        common = need("mergekit.common", "merge")
+        base, lora = (linked(folder, self.scratch) for folder in (self.base.folder, adapter.folder))
+        with quiet():
+            reference = common.ModelReference.parse(f"{base}+{lora}").merged(cache_dir=str(self.scratch / "merged"))
+        return Checkpoint.open(Path(reference.model.path))

@@ -1,0 +1,152 @@
+"""Layers of several models stacked (passthrough with slices, a frankenmerge): which layer of a target is which model's.
+
+The number of layers may differ from the base's, so that a difference to the base says nothing: layers are compared as a whole,
+tensor by tensor, for equality. What gives it away: every layer is one of the base's or of an atom's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from unmerge.checkpoints import Adapter, Checkpoint
+from unmerge.checkpoints.checkpoint import is_embedding
+from unmerge.recipes.case import half_spacing
+from unmerge.recipes.forward import layer_of
+from unmerge.recipes.inputs import Inputs
+from unmerge.recipes.recipe import BASE, Input, Recipe, Slice
+
+#: a look before an adapter is merged at all: spacings that the merge may be off from its product, and the share of weights within them
+_NEAR, _LIKELY = 2.0, 0.9
+
+#: a model's name and the number of one of its layers
+Layer = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A target whose layers are all known.
+
+    Attributes:
+        recipe: which layers to stack; a plain passthrough where they are all of one model, in order.
+        equal: by layer of the target, every layer that it equals, where there are several.
+    """
+
+    recipe: Recipe
+    equal: dict[int, tuple[Layer, ...]]
+
+
+def stacked(target: Checkpoint, inputs: Inputs) -> Stack | None:
+    """The layers that a target is stacked of; None as soon as one is no model's."""
+    return _Layers(target, inputs).stack()
+
+
+@dataclass(frozen=True)
+class _Layers:
+    target: Checkpoint
+    inputs: Inputs
+
+    @cached_property
+    def names(self) -> dict[int | None, list[str]]:
+        """The target's tensors by layer; None: outside of the layers. Matrices first: they tell most."""
+        found: dict[int | None, list[str]] = {}
+        for tensor in sorted(self.target.shapes, key=lambda name: -len(self.target.shapes[name])):
+            found.setdefault(layer_of(tensor), []).append(tensor)
+        return found
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        return self.target.dtype(next(tensor for tensor in self.target.shapes if self.target.is_weight(tensor)))
+
+    def stack(self) -> Stack | None:
+        count = 1 + max((layer for layer in self.names if layer is not None), default=-1)
+        equal: list[tuple[Layer, ...]] = []
+        for layer in range(count):
+            found = self._equal(layer)
+            if not found:
+                return None
+            equal.append(found)
+        slices = self._slices(equal) if equal else None
+        if not slices:
+            return None
+        dtype = str(self.dtype).removeprefix("torch.")
+        first = slices[0]
+        whole = len(slices) == 1 and (first.first, first.end) == (0, self._depth(first.model))
+        recipe = Recipe("passthrough", (Input(first.model),), dtype=dtype) if whole else Recipe("passthrough", (), dtype=dtype, slices=slices)
+        return Stack(recipe, {layer: found for layer, found in enumerate(equal) if len(found) > 1})
+
+    def _slices(self, equal: Sequence[tuple[Layer, ...]]) -> tuple[Slice, ...]:
+        """The fewest slices; the first one's model gives the embedding, the last one's what follows the layers."""
+        equal = list(equal)
+        equal[0] = tuple((model, layer) for model, layer in equal[0] if self._has_outside(model, before=True))
+        equal[-1] = tuple((model, layer) for model, layer in equal[-1] if self._has_outside(model, before=False))
+        slices: list[Slice] = []
+        start = 0
+        while start < len(equal):
+            runs = [(model, layer, _run(equal, start, model, layer)) for model, layer in equal[start]]
+            if not runs:
+                return ()
+            used = {part.model for part in slices}
+            model, layer, length = max(runs, key=lambda run: (run[2], run[0] in used))
+            slices.append(Slice(model, layer, layer + length))
+            start += length
+        return tuple(slices)
+
+    def _equal(self, layer: int) -> tuple[Layer, ...]:
+        """All models' layers that one of the target's equals."""
+        models = [BASE, *(atom.name for atom in self.inputs.dictionary.atoms)]
+        return tuple((model, other) for model in models for other in range(self._depth(model)) if self._is(layer, model, other))
+
+    def _is(self, layer: int, model: str, other: int) -> bool:
+        pairs = [(tensor, tensor.replace(f".{layer}.", f".{other}.", 1)) for tensor in self.names[layer]]
+        return self._likely(model, pairs) and all(self._same(model, tensor, source) for tensor, source in pairs)
+
+    def _likely(self, model: str, pairs: Sequence[tuple[str, str]]) -> bool:
+        """Whether an adapter may be what a layer differs from the base by: a look before it is merged into the base."""
+        atom = None if model == BASE else self.inputs.dictionary.named(model)
+        if not isinstance(atom, Adapter):
+            return True
+        for tensor, source in pairs:
+            if not self.inputs.base.holds(source) or self.inputs.base.shape(source) != self.target.shape(tensor):
+                return False
+            wanted, expected = self._wanted(tensor), self.inputs.base.read(source).double()
+            if source in atom.shapes:
+                expected = expected + atom.delta(source).dense().double()
+                stored = self.inputs.base.dtype(source)
+                slack = _NEAR * 2 * torch.maximum(half_spacing(expected.to(stored)), half_spacing(wanted))
+                return float(((wanted.double() - expected).abs() <= slack).double().mean()) >= _LIKELY
+            if not torch.equal(expected.to(self.dtype), wanted):
+                return False
+        return True
+
+    def _has_outside(self, model: str, before: bool) -> bool:
+        """Whether a model's embedding, or its tensors after the layers, are the target's."""
+        return all(self._same(model, tensor, tensor) for tensor in self.names.get(None, []) if is_embedding(tensor) is before)
+
+    def _same(self, model: str, tensor: str, source: str) -> bool:
+        known = self.inputs.model(model)
+        if not known.holds(source) or known.shape(source) != self.target.shape(tensor):
+            return False
+        return torch.equal(known.read(source).to(self.dtype), self._wanted(tensor))
+
+    def _wanted(self, tensor: str) -> Tensor:
+        return self.target.read(tensor).to(self.dtype)
+
+    def _depth(self, model: str) -> int:
+        """How many layers a model has; an adapter's are the base's."""
+        atom = None if model == BASE else self.inputs.dictionary.named(model)
+        if atom is None or isinstance(atom, Adapter):
+            return self.inputs.layers
+        return 1 + max((layer_of(tensor) or 0 for tensor in atom.tuned.shapes), default=-1)
+
+
+def _run(equal: Sequence[tuple[Layer, ...]], start: int, model: str, layer: int) -> int:
+    """How many layers of a model follow each other from one of the target's on."""
+    length = 0
+    while start + length < len(equal) and (model, layer + length) in equal[start + length]:
+        length += 1
+    return length

@@ -1,0 +1,67 @@
+"""From an estimate to the numbers that were typed: coordinate search over short decimals, on the share of identical weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import permutations
+
+import torch
+
+from unmerge.recipes.case import Case
+from unmerge.recipes.recipe import Recipe
+
+#: a share from which nothing is left to gain
+DONE = 0.99999
+#: at most so many inputs are put into every order
+_ORDERED = 5
+#: spacings that another order of the same sum may move a weight by, and the share of weights within them that is worth a search
+_ROUNDINGS, _PLAUSIBLE = {torch.bfloat16: 4.0, torch.float16: 4.0, torch.float32: 32.0, torch.float64: 32.0}, 0.9
+
+
+def best(case: Case, recipes: Iterable[Recipe], tensors: Sequence[str], start: Recipe | None = None) -> Recipe:
+    """The recipe with the largest share of identical weights, the first of equals; stops at one that leaves nothing to gain."""
+    chosen, share = start, case.identical(start, tensors) if start else -1.0
+    for recipe in recipes:
+        if share >= DONE:
+            break
+        if (found := case.identical(recipe, tensors)) > share:
+            chosen, share = recipe, found
+    assert chosen is not None
+    return chosen
+
+
+def coordinates(case: Case, recipe: Recipe, moves: Sequence[Callable[[Recipe], Iterable[Recipe]]], tensors: Sequence[str], rounds: int = 3) -> Recipe:
+    """Improve one setting after the other until none gains.
+
+    Args:
+        case: what is compared with.
+        recipe: where to begin.
+        moves: each proposes other values for one setting.
+        tensors: those that are compared.
+        rounds: at most so many passes over the moves.
+    """
+    for _ in range(rounds):
+        before = recipe
+        if case.identical(recipe, tensors) >= DONE:
+            break
+        for move in moves:
+            recipe = best(case, move(recipe), tensors, start=recipe)
+        if recipe == before:
+            break
+    return recipe
+
+
+def ordered(case: Case, recipe: Recipe, tensors: Sequence[str]) -> Recipe:
+    """The order of the inputs that gives the most identical weights: sums in floating point depend on it.
+
+    Of more inputs than can be put into every order, the last ones stay.
+    """
+    first, rest = recipe.inputs[:_ORDERED], recipe.inputs[_ORDERED:]
+    orders = (replace(recipe, inputs=(*inputs, *rest)) for inputs in permutations(first))
+    return best(case, orders, tensors, start=recipe)
+
+
+def plausible(case: Case, recipe: Recipe) -> bool:
+    """A cheap first look at a recipe whose inputs may stand in another order: nearly all of a few tensors within a few roundings."""
+    return case.identical(recipe, case.quick, spacings=_ROUNDINGS[case.dtype]) >= _PLAUSIBLE

@@ -1,0 +1,202 @@
+"""From a target back to the configuration that makes it.
+
+The certificate says which atoms are in the target. Each method's file turns what that method leaves behind into a recipe;
+the recipe is run, a few tensors first, and compared weight by weight. The best one is run once more by mergekit itself, from
+cold caches: the share of identical weights is the proof. Masks drawn at random cannot be drawn again; they are read off, and
+the share of weights that one of the sums explains stands beside the same share for decoys. Where something unknown was merged
+as well, the known part is given with its parameters, and what is left beside what rounding would leave.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unmerge.checkpoints import Adapter, Checkpoint, Difference
+from unmerge.core.records import environment, write_json, write_text
+from unmerge.decomposition import Decomposition, Dictionary, decompose
+from unmerge.decomposition.dictionary import Vector
+from unmerge.decomposition.result import SkippedTensor
+from unmerge.recipes.acting import acted, is_scale_free
+from unmerge.recipes.case import Case
+from unmerge.recipes.combinations import has_pair, recover_adapter
+from unmerge.recipes.decoys import decoys
+from unmerge.recipes.inputs import Inputs
+from unmerge.recipes.layers import Stack, stacked
+from unmerge.recipes.nature import nature
+from unmerge.recipes.part import known_part
+from unmerge.recipes.proof import prove
+from unmerge.recipes.recipe import BASE, Recipe
+from unmerge.recipes.record import Proof, RecoveredRecipe, Rival, Unknown
+from unmerge.recipes.says import says
+from unmerge.recipes.search import Candidate, search
+from unmerge.recipes.shortlist import clearness, sets
+from unmerge.vectors import gram, norm_squared
+
+FOUND, PART, UNCHANGED, FINE_TUNE, NONE = "recipe", "part of a recipe", "base", "fine-tune", "none of these"
+
+Watch = Callable[[Iterable[str]], Iterable[str]]
+
+
+def recover(target: Vector, dictionary: Dictionary, base: Checkpoint, out: Path, watch: Watch = iter) -> RecoveredRecipe:
+    """Recover the recipe of a target, write it and its record.
+
+    Args:
+        target: a checkpoint minus the base, or an adapter.
+        dictionary: the atoms.
+        base: the base model.
+        out: ``RECIPE.yml``, written where a mergekit configuration makes the target; the record is written beside it, as ``RECIPE.json``.
+        watch: wraps loops over tensors, for a progress bar.
+
+    Returns:
+        The record.
+    """
+    started = time.monotonic()
+    answer = _of_adapter(target, dictionary, watch) if isinstance(target, Adapter) else _of_checkpoint(target, dictionary, base, watch)
+    record = RecoveredRecipe(
+        **answer,
+        says=says(answer, target.name),
+        target=target.source(),
+        base=base.source(),
+        dictionary={atom.name: atom.source() for atom in dictionary.atoms},
+        seconds=round(time.monotonic() - started, 3),
+        environment=environment(),
+    )
+    if record.configuration is not None:
+        write_text(out, yaml.safe_dump(record.configuration, sort_keys=False))
+    write_json(out.with_suffix(".json"), record)
+    return record
+
+
+def _of_adapter(target: Adapter, dictionary: Dictionary, watch: Watch) -> dict[str, Any]:
+    """An adapter's recipe is a call of PEFT, which the record holds; there is no configuration."""
+    looked: list[str] = []
+    found = recover_adapter(target, [atom for atom in dictionary.atoms if isinstance(atom, Adapter)], looked, watch)
+    answer: dict[str, Any] = {"answer": NONE}
+    if found is None:
+        norm = sum(norm_squared(target.delta(tensor)) for tensor in target.shapes) ** 0.5
+        answer["unknown"] = Unknown(share=1.0, norm=norm, nature="an adapter that is no combination of the dictionary's")
+    else:
+        answer = {"answer": FOUND, "method": found.method, "parameters": found.parameters, "call": found.call, "proof": found.proof}
+        answer["identical_share"] = found.proof.identical_share
+    left_out = [SkippedTensor(tensor=tensor, reason="not a product of two factors") for tensor in target.shapes if not has_pair(target, tensor)]
+    skipped = [*(SkippedTensor(tensor=skip.tensor, reason=skip.reason) for skip in target.skipped), *left_out]
+    return {**answer, "looked": looked, "skipped": skipped}
+
+
+def _of_checkpoint(target: Difference, dictionary: Dictionary, base: Checkpoint, watch: Watch) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="unmerge-") as scratch:
+        inputs = Inputs(base, dictionary, Path(scratch))
+        stack = stacked(target.tuned, inputs)
+        if stack is not None and (stack.recipe.atoms or stack.recipe.slices):
+            return _stack(target, inputs, stack)
+    products = gram(dictionary.atoms, target, watch)
+    skipped = [SkippedTensor(tensor=skip.tensor, reason=skip.reason) for skip in products.skipped]
+    changed = [tensor for tensor, norm in zip(products.tensors, products.norm_squared, strict=True) if norm > 0]
+    if not changed:
+        return {"answer": UNCHANGED, "identical_share": 1.0, "skipped": skipped}
+    touched = [tensor for row, tensor in enumerate(products.tensors) if products.gram[row].any() or tensor in changed]
+    contents = decompose(target, dictionary, base, watch=watch)
+    names = tuple(sorted(component.name for component in contents.components))
+    tried = [names] if names else []
+    if not names or not contents.unexplained.components:
+        tried = list(dict.fromkeys([*tried, *sets(clearness(products))]))
+    looked: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="unmerge-") as scratch:
+        case = Case.of(Inputs(base, dictionary, Path(scratch)), target.tuned, touched)
+        found = search(case, tried, looked)
+        answer = _recipe(case, found) if found else _rest(case, target, contents, changed, looked)
+    return {**answer, "looked": looked, "skipped": skipped}
+
+
+def _stack(target: Difference, inputs: Inputs, stack: Stack) -> dict[str, Any]:
+    """Every tensor of the target is one of a model's: nothing is left to search."""
+    configuration = stack.recipe.configuration(inputs.place)
+    proof = prove(configuration, target.tuned, inputs.base)
+    named = {str(layer): [f"{_named(model)} {other}" for model, other in found] for layer, found in stack.equal.items()}
+    alike = Rival(method="passthrough", parameters={"layers": named}, identical_share=1.0, apart="nothing in the weights: these layers are equal")
+    return {
+        "answer": FOUND,
+        "method": stack.recipe.method,
+        "parameters": parameters_of(stack.recipe),
+        "identical_share": proof.identical_share,
+        "proof": proof,
+        "rivals": [alike] if named else [],
+        "configuration": configuration,
+        "looked": ["layers of the base and of every atom"],
+    }
+
+
+def _recipe(case: Case, found: Sequence[Candidate]) -> dict[str, Any]:
+    """The best candidate, proven, and the others beside it."""
+    first, *others = found
+    configuration = first.recipe.configuration(case.inputs.place)
+    proof = prove(configuration, case.target, case.inputs.base) if first.drawn is None else _by_reading(case, first)
+    return {
+        "answer": FOUND,
+        "method": first.recipe.method,
+        "parameters": parameters_of(first.recipe),
+        "acted": acted(first.recipe),
+        "scale_free": is_scale_free(first.recipe),
+        "identical_share": proof.identical_share,
+        "proof": proof,
+        "rivals": [_rival(first, other) for other in others],
+        "configuration": configuration,
+    }
+
+
+def _rest(case: Case, target: Difference, contents: Decomposition, changed: Sequence[str], looked: list[str]) -> dict[str, Any]:
+    """No recipe makes the target: what part of one is known, and what the rest may be."""
+    part = known_part(case, contents, looked)
+    rest = contents.unexplained
+    share = part.unexplained if part else 1.0
+    guess = nature(target, changed, rest.rank, rest.components)
+    unknown = Unknown(
+        share=share,
+        norm=contents.norm * share**0.5,
+        rounding_share=rest.rounding_share if part else None,
+        rank=rest.rank,
+        components=rest.components,
+        nature=guess.value,
+    )
+    if part is None:
+        return {"answer": FINE_TUNE if guess.is_fine_tune else NONE, "unknown": unknown}
+    return {
+        "answer": PART,
+        "method": part.recipe.method,
+        "parameters": parameters_of(part.recipe),
+        "acted": part.acted,
+        "scale_free": is_scale_free(part.recipe),
+        "proof": part.proof,
+        "rivals": part.rivals,
+        "unknown": unknown,
+    }
+
+
+def _by_reading(case: Case, candidate: Candidate) -> Proof:
+    reading = candidate.drawn
+    assert reading is not None
+    return Proof(reconstruction_error=reading.error, explained=reading.explained, telling=reading.telling, decoys=decoys(case, reading))
+
+
+def parameters_of(recipe: Recipe) -> dict[str, Any]:
+    """Settings by atom, and those for all."""
+    named = {_named(model.model): dict(model.parameters) for model in recipe.inputs}
+    for part in recipe.slices:
+        named.setdefault(_named(part.model), {}).setdefault("layers", []).append([part.first, part.end])
+    slices = {"slices": [{"model": _named(part.model), "layer_range": [part.first, part.end]} for part in recipe.slices]}
+    return {"models": named, **(slices if recipe.slices else {}), **recipe.parameters}
+
+
+def _named(model: str) -> str:
+    return "the base" if model == BASE else model
+
+
+def _rival(first: Candidate, other: Candidate) -> Rival:
+    apart = "nothing in the weights: both make the same" if other.share >= first.share else f"{first.share - other.share:.2%} more identical weights"
+    return Rival(method=other.recipe.method, parameters=parameters_of(other.recipe), identical_share=other.share, apart=apart)

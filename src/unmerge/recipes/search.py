@@ -1,0 +1,64 @@
+"""The recipes that make a target: every method is tried on the sets of atoms that may be in it, and what it proposes is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from unmerge.recipes.case import Case
+from unmerge.recipes.drawn import Drawn, drawn
+from unmerge.recipes.methods import DETERMINED
+from unmerge.recipes.methods.by_chance import recipe_of
+from unmerge.recipes.recipe import Recipe
+
+#: a share of identical weights that is an answer, and one that makes a rival
+ANSWER, RIVAL = 0.95, 0.5
+#: weights that the order of a sum may move are as good as identical; in bfloat16 that would hide another recipe
+_SPACINGS = {torch.bfloat16: 0.0, torch.float16: 0.0, torch.float32: 2.0, torch.float64: 2.0}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe that was run.
+
+    Attributes:
+        recipe: the recipe.
+        share: of identical weights among those that change; of random masks the share that one of the sums explains.
+        exact: the same share to the last bit; recipes that differ by the order of a sum differ in it.
+        drawn: the masks, where they were random.
+    """
+
+    recipe: Recipe
+    share: float
+    exact: float = 0.0
+    drawn: Drawn | None = None
+
+
+def search(case: Case, tried: Iterable[Sequence[str]], looked: list[str]) -> list[Candidate]:
+    """Recipes that make the target, and what comes near them, the best first; empty where none is an answer.
+
+    All methods are run on a set of atoms even where the first makes the target: others may make it as well.
+
+    Args:
+        case: target and models.
+        tried: sets of atoms, the likeliest first; the search ends with the first that gives an answer.
+        looked: is told what was tried.
+    """
+    for atoms in tried:
+        found: list[Candidate] = []
+        for name, candidates in DETERMINED.items():
+            looked.append(f"{name} of {', '.join(atoms)}")
+            found += [
+                Candidate(recipe, case.identical(recipe, spacings=_SPACINGS[case.dtype]), case.identical(recipe)) for recipe in candidates(case, atoms)
+            ]
+        if max((candidate.share for candidate in found), default=0.0) < ANSWER:
+            looked.append(f"random masks of {', '.join(atoms)}")
+            reading = drawn(case, atoms)
+            if reading is not None and reading.speaks:
+                found.append(Candidate(recipe_of(case, reading), reading.explained, drawn=reading))
+        found.sort(key=lambda candidate: (candidate.drawn is None, candidate.share < ANSWER, -candidate.exact, -candidate.share))
+        if found and (found[0].drawn is not None or found[0].share >= ANSWER):
+            return [candidate for candidate in found if candidate.share >= RIVAL]
+    return []

@@ -1,0 +1,107 @@
+"""Recipes recovered from merges by mergekit; the proof is run by mergekit again."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from unmerge.decomposition import open_base, open_dictionary, open_vector
+from unmerge.recipes.record import RecoveredRecipe
+from unmerge.recipes.recover import recover
+
+Merged = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def recovered(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], RecoveredRecipe]:
+    base = open_base(zoo / "zoo-base")
+    dictionary = open_dictionary([zoo / "known"], base)
+
+    def run(target: Path) -> RecoveredRecipe:
+        out = tmp_path_factory.mktemp("recovered") / "recipe.yml"
+        record = recover(open_vector(target, base), dictionary, base, out)
+        raw = json.loads(out.with_suffix(".json").read_text())
+        assert raw["schema"] == "unmerge/recipe/1"
+        assert out.exists() == (record.configuration is not None)
+        if out.exists():
+            assert yaml.safe_load(out.read_text()) == record.configuration
+        return record
+
+    return run
+
+
+def drawn_names(zoo: Path, count: int, seed: int) -> list[str]:
+    return sorted(random.Random(seed).sample(sorted(path.name for path in (zoo / "known").iterdir()), count))
+
+
+DETERMINED: dict[str, dict[str, Any]] = {
+    "task_arithmetic": {},
+    "linear": {},
+    "ties": {"density": (0.4, 0.7, 0.25)},
+    "breadcrumbs": {"density": (0.5, 0.3, 0.6), "gamma": (0.02, 0.03, 0.01)},
+    "breadcrumbs_ties": {"density": (0.5, 0.3, 0.6), "gamma": (0.02, 0.03, 0.01)},
+}
+WEIGHTS = (0.54, 0.9, 0.33)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("method", DETERMINED)
+def test_determined(method: str, dtype: str, zoo: Path, merged: Merged, recovered: Callable[[Path], RecoveredRecipe]) -> None:
+    names = drawn_names(zoo, 3, seed=1)
+    settings = DETERMINED[method]
+    models = [
+        {
+            "model": str(zoo / "known" / name),
+            "parameters": {"weight": WEIGHTS[place], **{key: values[place] for key, values in settings.items()}},
+        }
+        for place, name in enumerate(names)
+    ]
+    record = recovered(merged({}, method, dtype=dtype, models=models))
+    assert (record.answer, record.method) == ("recipe", method)
+    assert record.identical_share is not None
+    assert record.identical_share >= 0.999
+    found = record.parameters["models"]
+    assert found.keys() == set(names)
+    scale = sum(WEIGHTS) / sum(found[name]["weight"] for name in names) if method in ("linear", "ties") else 1
+    for place, name in enumerate(names):
+        assert found[name]["weight"] * scale == pytest.approx(WEIGHTS[place], rel=1e-3 if dtype == "float32" else 4e-3)
+        for key, values in settings.items():
+            assert found[name][key] == pytest.approx(values[place], abs=1e-3)
+
+
+@pytest.mark.parametrize("method", ["dare_linear", "dare_ties"])
+def test_random_masks(method: str, zoo: Path, merged: Merged, recovered: Callable[[Path], RecoveredRecipe]) -> None:
+    names = drawn_names(zoo, 2, seed=2)
+    densities = (0.4, 0.6)
+    models = [
+        {"model": str(zoo / "known" / name), "parameters": {"weight": weight, "density": density}}
+        for name, weight, density in zip(names, WEIGHTS, densities, strict=False)
+    ]
+    record = recovered(merged({}, method, models=models))
+    assert (record.answer, record.method) == ("recipe", method)
+    assert record.proof is not None
+    assert record.proof.explained is not None
+    assert record.proof.explained >= 0.99
+    assert record.proof.reconstruction_error <= 0.02
+    assert max(record.proof.decoys.values()) < record.proof.explained - 0.1
+    for name, weight, density in zip(names, WEIGHTS, densities, strict=False):
+        assert record.parameters["models"][name]["weight"] == pytest.approx(weight, rel=0.02)
+        assert record.parameters["models"][name]["density"] == pytest.approx(density, abs=0.02)
+
+
+def test_one_adapter(merged: Merged, zoo: Path, recovered: Callable[[Path], RecoveredRecipe]) -> None:
+    (name,) = drawn_names(zoo, 1, seed=3)
+    record = recovered(merged({name: 1.0}))
+    assert (record.answer, record.method, record.identical_share) == ("recipe", "task_arithmetic", 1.0)
+    assert record.parameters["models"] == {name: {"weight": 1.0}}
+
+
+def test_the_base_itself(zoo: Path, recovered: Callable[[Path], RecoveredRecipe]) -> None:
+    record = recovered(zoo / "zoo-base")
+    assert (record.answer, record.method, record.configuration) == ("base", None, None)
