@@ -39,11 +39,16 @@ def test_audit(run: Run, room: Path, names: list[str]) -> None:
     assert f"unmerge: component={names[0]}: it is in the target, at 1." in result.stderr or "at 0.99" in result.stderr
     assert f"component={names[2]}" not in result.stderr
     assert "unmerge: warning: target: no README.md." in result.stderr
-    assert {path.name for path in out.iterdir()} == {"index.html", "audit.json", "bom.cdx.json", "decomposition.json", "figures"}
+    assert {path.name for path in out.iterdir()} == {
+        *("index.html", "audit.json", "bom.cdx.json", "decomposition.json", "figures"),
+        *("RECIPE.json", "RECIPE.yml"),
+    }
     raw = record(out)
     jsonschema.validate(raw, json.loads(SCHEMA.read_text()))
     assert raw["decomposition"] == json.loads((out / "decomposition.json").read_text())
     assert raw["verification"] is None
+    assert (raw["recipe"]["method"], raw["recipe"]["identical_share"]) == ("task_arithmetic", 1.0)
+    assert yaml.safe_load((out / "RECIPE.yml").read_text()) == raw["recipe"]["configuration"]
     assert [gate["failed"] for gate in raw["gates"]] == [True, False]
     assert not [path for path in room.iterdir() if path.name.startswith(".")]
     # an audit is drawn again, in its place or another, without the model
@@ -91,7 +96,8 @@ def test_an_interrupted_audit_goes_on(run: Run, room: Path, monkeypatch: pytest.
         patch.setattr(report, "write_audit", full)
         assert run(*arguments(room, "--out", room / "out")).exit_code == 130
     assert not (room / "out").exists()
-    monkeypatch.setattr("unmerge.audit.run.decompose", lambda *_, **__: pytest.fail("decomposed again"))
+    for name in ("decompose", "recover"):
+        monkeypatch.setattr(f"unmerge.audit.run.{name}", lambda *_, name=name, **__: pytest.fail(f"{name} ran again"))
     assert run(*arguments(room, "--out", room / "out")).exit_code == 0
     assert (room / "out" / "index.html").exists()
 

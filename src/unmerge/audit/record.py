@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,12 +11,11 @@ from unmerge.audit.licences import LicenceReport
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Environment, read_json
 from unmerge.decomposition import Decomposition
+from unmerge.recipes.record import RecoveredRecipe
 from unmerge.verify.record import Verification, VerifiedComponent
 
 SCHEMA: Literal["unmerge/audit/1"] = "unmerge/audit/1"
 
-#: what ``unmerge recover`` answers where it found one that makes the target
-RECIPE = "recipe"
 #: the record's file, in the audit's folder
 RECORD = "audit.json"
 
@@ -37,7 +36,7 @@ class Audit(BaseModel):
         base_name: of the base.
         made: when, in UTC, as ISO 8601 writes it.
         decomposition: the bill of materials, as ``unmerge decompose`` writes it.
-        recipe: as ``unmerge recover`` writes it; None where it was not looked for.
+        recipe: as ``unmerge recover`` writes it; None where no component was found.
         verification: as ``unmerge verify`` writes it; None where no tasks were given.
         licences: from the cards of the target, its base and its components.
         gates: what ``--fail-on`` asked.
@@ -51,7 +50,7 @@ class Audit(BaseModel):
     base_name: str
     made: str
     decomposition: Decomposition
-    recipe: dict[str, Any] | None = None
+    recipe: RecoveredRecipe | None = None
     verification: Verification | None = None
     licences: LicenceReport
     gates: list[GateResult] = []

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unmerge.audit import Audit
-from unmerge.audit.record import RECIPE
 from unmerge.decomposition.result import Component
+from unmerge.recipes.recover import FOUND
 from unmerge.report.audit.words import counted, listed, percent
 
 #: a share beyond rounding that is worth a word
@@ -103,9 +103,9 @@ def _unexplained(audit: Audit) -> Tile:
 def _recipe(audit: Audit) -> Sequence[Tile]:
     if audit.recipe is None:
         return ()
-    method, share = audit.recipe["method"], audit.recipe["identical_share"]
-    if audit.recipe["answer"] != RECIPE:
-        return (Tile("Recipe", str(method or "none"), audit.recipe["says"], "unsure", "recipe"),)
+    method, share = audit.recipe.method, audit.recipe.identical_share
+    if audit.recipe.answer != FOUND:
+        return (Tile("Recipe", str(method or "none"), audit.recipe.says, "unsure", "recipe"),)
     text = f"makes {percent(share)} of the changed weights identical" if share is not None else "its masks were drawn at random, and read off"
     return (Tile("Recipe", str(method), text, "good" if share is None or share >= _PROVED else "unsure", "recipe"),)
 
