@@ -41,6 +41,12 @@ def test_conditions(audit_record: Audit, text: str, failed: bool, because: str) 
     assert check(audit_record, text) == GateResult(condition=text, failed=failed, because=because)
 
 
+def test_a_recipe_explains_what_coefficients_leave(audit_record: Audit) -> None:
+    assert audit_record.recipe
+    proved = audit_record.model_copy(update={"recipe": audit_record.recipe.model_copy(update={"identical_share": 1.0})})
+    assert check(proved, "unknown-share=0") == GateResult(condition="unknown-share=0", failed=False, because="a recipe makes the target")
+
+
 def test_licences(audit_record: Audit) -> None:
     clash = check(audit_record, "licence-conflict")
     assert clash.failed

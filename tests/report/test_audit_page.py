@@ -71,6 +71,20 @@ def test_the_answer_is_one_sentence(audit_record: Audit) -> None:
     )
 
 
+def test_a_recipe_that_makes_the_target_leaves_nothing_unexplained(audit_record: Audit) -> None:
+    assert audit_record.recipe
+    proved = audit_record.model_copy(update={"recipe": audit_record.recipe.model_copy(update={"identical_share": 1.0})})
+    assert sentence(proved) == (
+        "merged is base with three known components merged in by ties: code (0.80), <b>style</b> (0.45) and maths or maths-v2 (0.30), "
+        "and nothing else."
+    )
+    text = " ".join("".join(Reader(page(proved)).text).split())
+    assert "the recipe makes it all; one coefficient each would leave 12%" in text
+    assert "so that nothing is unexplained" in text
+    assert proved.recipe
+    assert not proved.model_copy(update={"recipe": proved.recipe.model_copy(update={"answer": "part of a recipe"})}).proved
+
+
 def test_the_answer_where_there_is_less_to_say(audit_record: Audit) -> None:
     def said(**keys: object) -> str:
         return sentence(audit_record.model_copy(update={"decomposition": audit_record.decomposition.model_copy(update=keys)}))
@@ -96,7 +110,7 @@ def test_everything_is_on_the_page(reader: Reader, audit_record: Audit) -> None:
         "not specific",
         "another component carries it: code scores .4 on sums",
         "merge_method: ties",
-        "makes 99.99% of the weights that differ from the base identical",
+        "makes 98% of the weights that differ from the base identical",
         "small changes are missing",
         "code (GPL-3.0) lets nobody add terms",
         "model.layers.1.self_attn.q_proj.weight",

@@ -1,14 +1,14 @@
 """``--fail-on``: conditions under which an audit fails, for use in a pipeline.
 
-=================  ===================================================================================================================
-unknown-share=X    more than the share X of the target's squared norm is explained neither by the components nor by rounding
+=================  =========================================================================================================================
+unknown-share=X    no recipe makes the target, and more than the share X of its squared norm is explained neither by components nor rounding
 component=NAME     NAME is in the target, or may be: a component cannot be told from it, or it could not have been seen
 licence-conflict   two licences clash
 licence-unknown    a licence is missing, or its terms are not known
 not-verified       a component's removal was not measured, or its verdict is another than "verified"
 no-recipe          no recipe makes the target
 warning            the decomposition warns of something, such as another base
-=================  ===================================================================================================================
+=================  =========================================================================================================================
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class _UnknownShare(Gate):
     limit: float
 
     def because(self, audit: Audit) -> tuple[bool, str]:
+        if audit.proved:
+            return False, "a recipe makes the target"
         left = audit.decomposition.unexplained
         share = max(left.share - (left.rounding_share or 0.0), 0.0)
         return share > self.limit, f"{share:.2%} of the squared norm is unexplained, beyond rounding"

@@ -12,10 +12,13 @@ from unmerge.core.errors import BadInput
 from unmerge.core.records import Environment, read_json
 from unmerge.decomposition import Decomposition
 from unmerge.recipes.record import RecoveredRecipe
+from unmerge.recipes.recover import FOUND
 from unmerge.verify.record import Verification, VerifiedComponent
 
 SCHEMA: Literal["unmerge/audit/1"] = "unmerge/audit/1"
 
+#: from this share of identical weights on it is as good as proved
+_PROVED = 0.999
 #: the record's file, in the audit's folder
 RECORD = "audit.json"
 
@@ -55,6 +58,11 @@ class Audit(BaseModel):
     licences: LicenceReport
     gates: list[GateResult] = []
     environment: Environment
+
+    @property
+    def proved(self) -> bool:
+        """Whether a recipe makes the target, weight for weight: then nothing is unexplained, whatever one coefficient for each component leaves."""
+        return self.recipe is not None and self.recipe.answer == FOUND and (self.recipe.identical_share or 0.0) >= _PROVED
 
     def verified(self, name: str) -> VerifiedComponent | None:
         """What removing a component did; None where that was not measured."""

@@ -12,8 +12,6 @@ from unmerge.report.audit.words import counted, listed, percent
 
 #: a share beyond rounding that is worth a word
 _WORTH_SAYING = 0.005
-#: from this share of identical weights on a recipe is as good as proved
-_PROVED = 0.999
 #: names in the sentence; the rest are counted
 _NAMED = 6
 
@@ -45,7 +43,8 @@ def answer(audit: Audit) -> list[Phrase]:
         none = f"None of the {len(found.dictionary)} known components is in {audit.name}"
         return [Phrase(f"{none}: {rest.removeprefix(', and ')}." if rest else f"{none}.")]
     known = counted(len(found.components), "known component")
-    phrases = [Phrase(f"{audit.name} is {audit.base_name} with {known} merged in: ")]
+    by = f" by {audit.recipe.method}" if audit.recipe and audit.proved else ""
+    phrases = [Phrase(f"{audit.name} is {audit.base_name} with {known} merged in{by}: ")]
     shown, more = found.components[:_NAMED], len(found.components[_NAMED:])
     pieces = [Phrase(_called(component), place) for place, component in enumerate(shown)]
     if more:
@@ -73,6 +72,8 @@ def _called(component: Component) -> str:
 def _rest(audit: Audit) -> str:
     left = audit.decomposition.unexplained
     share = max(left.share - (left.rounding_share or 0.0), 0.0)
+    if audit.proved:
+        return ", and nothing else"
     if left.components:
         unknown = counted(left.components, "that is unknown", "that are unknown")
         return f", and at least {unknown}, {percent(left.share)} of the change"
@@ -92,6 +93,10 @@ def _components(audit: Audit) -> Tile:
 def _unexplained(audit: Audit) -> Tile:
     left = audit.decomposition.unexplained
     rounding = "" if left.rounding_share is None else f"; rounding alone would leave {percent(left.rounding_share)}"
+    if audit.proved:
+        return Tile(
+            "Unexplained", "nothing", f"the recipe makes it all; one coefficient each would leave {percent(left.share)}", "good", "unexplained"
+        )
     if left.components:
         text = f"of the squared norm: about {counted(left.components, 'component')} or more, not in the dictionary{rounding}"
     else:
@@ -107,7 +112,7 @@ def _recipe(audit: Audit) -> Sequence[Tile]:
     if audit.recipe.answer != FOUND:
         return (Tile("Recipe", str(method or "none"), audit.recipe.says, "unsure", "recipe"),)
     text = f"makes {percent(share)} of the changed weights identical" if share is not None else "its masks were drawn at random, and read off"
-    return (Tile("Recipe", str(method), text, "good" if share is None or share >= _PROVED else "unsure", "recipe"),)
+    return (Tile("Recipe", str(method), text, "good" if share is None or audit.proved else "unsure", "recipe"),)
 
 
 def _verified(audit: Audit) -> Sequence[Tile]:
