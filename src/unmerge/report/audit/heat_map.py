@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 from unmerge.decomposition.blocks import OUTSIDE, kind_of, layer_of
 from unmerge.decomposition.result import Component
-from unmerge.report.audit.svg import add, drawing, tip
+from unmerge.report.audit.svg import DEEP, add, drawing, tip
 
 #: all cells together are about so wide, each at least and at most so; and so high
 _ACROSS, _LEAST, _MOST, _HIGH = 228.0, 9.0, 44.0, 24.0
@@ -96,7 +96,7 @@ def _cell(
     if value is not None:
         rect.set("fill-opacity", f"{depth:.2f}")
         if wide >= _NUMBER:
-            shade = " on" if depth > 0.5 else ""
+            shade = " on" if depth > DEEP else ""
             add(svg, "text", f"{value:.2f}", x=corner[0] + wide / 2, y=corner[1] + _HIGH / 2, class_=f"value centre middle{shade}")
     where = tensors[0] if len(tensors) == 1 else f"{len(tensors)} tensors such as {tensors[0]}"
     what = "blind: the target's signal fills it" if blind else "not measured" if value is None else f"{value:.5f}"

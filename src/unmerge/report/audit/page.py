@@ -106,7 +106,8 @@ def _parts(audit: Audit, looks: list[str]) -> list[Part]:
     found = audit.decomposition
     own = [Part(component.name, component.share**2, look) for component, look in zip(found.components, looks, strict=True)]
     rounding = min(found.unexplained.rounding_share or 0.0, found.unexplained.share)
-    rest = [Part("unexplained", found.unexplained.share - rounding, "rest"), Part("rounding", rounding, "noise")]
+    left = "left to the recipe" if audit.proved else "unexplained"
+    rest = [Part(left, found.unexplained.share - rounding, "rest"), Part("rounding", rounding, "noise")]
     shared = 1 - sum(part.share for part in [*own, *rest])
     if shared > _OVERLAP:
         own.append(Part("shared by several", shared, "shared"))

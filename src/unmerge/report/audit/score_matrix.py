@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from unmerge.report.audit.svg import add, drawing, tip
+from unmerge.report.audit.svg import DEEP, add, drawing, tip
 from unmerge.verify.record import MeasuredTask, Verification, VerifiedComponent
 
 _WIDE, _NARROW, _MANY, _HIGH, _LETTER = 30.0, 23.0, 20, 26.0, 6.6
@@ -57,7 +57,7 @@ def score_matrix(verification: Verification) -> ET.Element:
             tip(rect, f"{task.name}, {name}: {_change(before[task.name], score) if row else f'{task.before:.3f}'}")
             if score is not None:
                 rect.set("fill-opacity", f"{score:.2f}")
-                look = "value centre middle" + (" on" if score > 0.5 else " faint" if score == 0 else "")
+                look = "value centre middle" + (" on" if score > DEEP else " faint" if score == 0 else "")
                 add(svg, "text", _short(score), x=x + wide / 2, y=top + _HIGH * (row + 0.5), class_=look)
             if task.name in own:
                 _rect(svg, corner, wide, "frame")

@@ -9,6 +9,8 @@ from markupsafe import Markup
 
 #: what an XML file cannot hold
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+#: from this depth of a cell's colour on its number is written in the other ink, in the light scheme as in the dark
+DEEP = 0.65
 _NAMESPACE = "http://www.w3.org/2000/svg"
 
 
