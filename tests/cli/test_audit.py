@@ -13,6 +13,7 @@ import pytest
 import yaml
 from click.testing import Result
 
+from unmerge.audit import Audit
 from unmerge.audit.schema import FILE as SCHEMA
 
 Run = Callable[..., Result]
@@ -33,7 +34,7 @@ def test_audit(run: Run, room: Path, names: list[str]) -> None:
     result = run(*arguments(room, "--out", out, "--fail-on", f"component={names[0]}", "--fail-on", f"component={names[2]}"))
     assert result.exit_code == 4, (result.output, result.exception)
     assert result.stdout.splitlines() == [
-        f"target is zoo-base with two known components merged in: {names[0]} (1.00) and {names[1]} (0.50), and nothing else.",
+        f"target is zoo-base with two known components merged in by task_arithmetic: {names[0]} (1.00) and {names[1]} (0.50), and nothing else.",
         str(out / "index.html"),
     ]
     assert f"unmerge: component={names[0]}: it is in the target, at 1." in result.stderr or "at 0.99" in result.stderr
@@ -64,6 +65,13 @@ def test_audit(run: Run, room: Path, names: list[str]) -> None:
     assert (room / "again" / "bom.cdx.json").read_text() == (out / "bom.cdx.json").read_text()
 
 
+@pytest.fixture
+def quick_recipe(monkeypatch: pytest.MonkeyPatch, audit_record: Audit) -> None:
+    """A recipe that takes no time; another test has a real one."""
+    monkeypatch.setattr("unmerge.audit.run.recover", lambda *_: audit_record.recipe)
+
+
+@pytest.mark.usefixtures("quick_recipe")
 def test_audit_with_tasks(run: Run, room: Path, names: list[str]) -> None:
     """A verification is made where a component has tasks, and is in the page and the record."""
     from unmerge.core.examples import write_examples
@@ -86,6 +94,7 @@ def test_audit_with_tasks(run: Run, room: Path, names: list[str]) -> None:
     assert 'id="verification"' in (out / "index.html").read_text()
 
 
+@pytest.mark.usefixtures("quick_recipe")
 def test_an_interrupted_audit_goes_on(run: Run, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from unmerge.report import audit as report
 
