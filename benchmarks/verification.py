@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
+from verification_summary import summary
 
-from unmerge.core.records import environment, read_json, write_json
-from unmerge.decomposition import Decomposition, decompose, open_base, open_dictionary, open_vector
+from unmerge.core.records import environment, write_json
+from unmerge.decomposition import decompose, open_base, open_dictionary, open_vector
 from unmerge.decomposition.dictionary import Vector
 from unmerge.evaluation.exact_match import ExactMatch
 from unmerge.studies.design import MergeSettings, StudyDesign
@@ -28,6 +29,7 @@ from unmerge.studies.make_target import base_in, make_target
 from unmerge.studies.targets import Target, targets
 from unmerge.training.finetune import load_model
 from unmerge.verify.in_place import InPlace, stored_dtypes
+from unmerge.verify.record import Verification
 from unmerge.verify.run import Request, verify
 from unmerge.verify.tasks import read_tasks
 from unmerge.zoo.embedded import KNOWN, held_out
@@ -68,31 +70,24 @@ def main() -> None:
     parser.add_argument("--only", help="targets whose name contains this")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the models are small
-    rows = []
     started = time.monotonic()
     drawn = [(target, design) for design in DESIGNS for target in targets(design, design.open_zoo())]
     drawn.sort(key=lambda pair: GROUPS.index(pair[0].group))  # what says most first
+    rows, records = [], []
     for place, (target, design) in enumerate(drawn):
         if not arguments.only or arguments.only in target.name:
             with threadpool_limits(1):
-                rows.append(_row(target, design, arguments.out))
-            print(
-                f"{place + 1}/{len(drawn)} {target.name}: {', '.join(rows[-1]['verdicts']) or 'nothing named'}, {time.monotonic() - started:.0f} s",
-                flush=True,
-            )
-    write_json(
-        arguments.json,
-        {
-            "targets": rows,
-            "cost": _cost(arguments.out),
-            "seconds": round(time.monotonic() - started, 1),
-            "environment": environment().model_dump(mode="json"),
-        },
-    )
+                row, record = _verified(target, design, arguments.out)
+            rows.append(row)
+            records.append(record)
+            said = ", ".join(f"{component.removed} {component.verdict}" for component in record.components)
+            print(f"{place + 1}/{len(drawn)} {target.name}: {said}, {time.monotonic() - started:.0f} s", flush=True)
+    found = {"targets": rows, "summary": summary(rows, records), "cost": _cost(arguments.out), "seconds": round(time.monotonic() - started, 1)}
+    write_json(arguments.json, found | {"environment": environment().model_dump(mode="json")})
 
 
-def _row(target: Target, design: StudyDesign, out: Path) -> dict:
-    """One target: what is in it, and where its verification lies."""
+def _verified(target: Target, design: StudyDesign, out: Path) -> tuple[dict[str, Any], Verification]:
+    """One target: what is in it, and its verification."""
     zoo = design.open_zoo()
     place = out / target.name
     base = open_base(base_in(zoo.base, target.dtype, out.resolve()))
@@ -100,27 +95,20 @@ def _row(target: Target, design: StudyDesign, out: Path) -> dict:
     if not (place / "target").exists():
         make_target(target, zoo, base.folder, (place / "target").resolve())
     vector = open_vector(place / "target", base)
-    file = place / "decomposition.json"
-    if not file.exists():
-        write_json(file, decompose(vector, dictionary, base))
-    decomposition = Decomposition.model_validate(read_json(file, "a decomposition"))
+    decomposition = decompose(vector, dictionary, base)
     chosen = {} if decomposition.components else {_not_inside(target, zoo.known): CLAIMED_COEFFICIENT}
     tasks = read_tasks(Path("zoo"), dictionary)
     record = verify(Request(vector, base, dictionary, decomposition, tasks, chosen), tasks.suite(), place / "verification.items.jsonl")
     write_json(place / "verification.json", record)
-    return {
+    row = {
         "target": target.name,
         "group": target.group,
         "merge": target.merge,
-        "dtype": target.dtype,
         "weights": target.weights,
-        "known": list(target.known),
-        "claimed": list(chosen),
         "named": [component.name for component in decomposition.components],
-        "verification": str(place / "verification.json"),
-        "verdicts": [f"{component.removed} {component.verdict}" for component in record.components],
-        "seconds": record.seconds,
+        "claimed": list(chosen),
     }
+    return row, record
 
 
 def _not_inside(target: Target, known: tuple[str, ...]) -> str:

@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": ["--out"],
     "decompose": ["target", "--base", "--dictionary", "--method", "--json"],
     "ablate": ["target", "--base", "--dictionary", "--remove", "--out", "--as-adapter", "--method"],
+    "verify": ["target", "--base", "--dictionary", "--tasks", "--remove", "--json", "--method", "--harness", "--limit"],
     "audit": ["target", "--base", "--dictionary", "--tasks", "--out", "--fail-on", "--record"],
     "train": ["recipe", "--out"],
     "merge": ["recipe", "--out", "--seed"],

@@ -32,6 +32,8 @@ def test_the_zoo_brings_its_own(dictionary: Dictionary) -> None:
     suite = tasks.suite(limit=3)
     assert suite.tasks == tasks.all == (*(task.name for task in TASKS), *(task.name for task in GENERAL))
     assert suite.scorer("pirate") == "exact match"
+    with pytest.raises(BadInput, match="found the embedded zoo; write it with 'unmerge zoo --out DIR' and give --tasks DIR/tasks"):
+        tasks.suite(harness=True)
 
 
 def test_a_file_with_examples_beside_it(dictionary: Dictionary, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, chdir, contextmanager
+from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +83,22 @@ class Harness(Suite):
                     where=", ".join(tasks),
                     hint="check that their data sets are on this machine (HF_HUB_OFFLINE keeps the harness from fetching them)",
                 ) from error
-        return {task: [value for part in _parts(task, result) for value in self._items(task, result, part)] for task in tasks}
+        scores = {task: [value for part in _parts(task, result) for value in self._items(task, result, part)] for task in tasks}
+        if empty := [task for task, values in scores.items() if not values]:
+            raise BadInput(expected="items to answer", found="none", where=f"the task {empty[0]}", hint="check its test_split, or leave it out")
+        return scores
 
     def scorer(self, task: str) -> str:
         return f"lm-eval {self._version}, {self._metric.get(task, 'its first metric')}"
 
     def identity(self, task: str) -> str:
-        files = [file for file in sorted(self._folder.rglob("*")) if file.suffix in _TASK_FILES] if self._folder else []
-        return fingerprint([task, self._version, self._limit, {str(file): sha256(file) for file in files}])
+        return fingerprint([task, self._version, self._limit, self._contents])
+
+    @cached_property
+    def _contents(self) -> dict[str, str]:
+        """Hashes of what the folder of tasks is made of."""
+        files = sorted(self._folder.rglob("*")) if self._folder else []
+        return {str(file.relative_to(self._folder or file)): sha256(file) for file in files if file.suffix in _TASK_FILES}
 
     @contextmanager
     def _ready(self) -> Iterator[None]:
@@ -112,22 +122,19 @@ class Harness(Suite):
 
     def _items(self, task: str, result: Any, part: str) -> list[float]:
         samples = result["samples"][part]
+        if not samples:
+            return []
         metric, kept = samples[0]["metrics"][0], samples[0]["filter"]
         self._metric[task] = metric
-        better = result["higher_is_better"].get(part, {}).get(metric, True)
-        try:
-            values = [float(sample[metric]) for sample in samples if sample["filter"] == kept]
-        except (TypeError, ValueError):
-            better = False
-            values = []
-        if better is False:
+        values = [sample[metric] for sample in samples if sample["filter"] == kept]
+        if result["higher_is_better"].get(part, {}).get(metric, True) is False or not all(isinstance(value, Real) for value in values):
             raise BadInput(
                 expected="a metric that gives every item a number, higher for better",
                 found=metric,
                 where=f"the task {part}",
                 hint="list another metric first in its metric_list",
             )
-        return values
+        return [float(value) for value in values]
 
 
 def _parts(task: str, result: Any) -> list[str]:

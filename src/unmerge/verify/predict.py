@@ -28,13 +28,11 @@ class Found:
         atom: its task vector.
         coefficient: that was found.
         tasks: of the atom.
-        known: how far the coefficient is known; None for a method that gives no interval, or where it was chosen by hand.
     """
 
     atom: TaskVector
     coefficient: float
     tasks: tuple[str, ...]
-    known: tuple[float, float] | None = None
 
     @property
     def name(self) -> str:

@@ -28,7 +28,7 @@ from unmerge.verify.predict import MULTIPLES, Found, mean, measure_base, predict
 from unmerge.verify.record import MeasuredTask, Power, Prediction, Verification
 from unmerge.verify.removal import Removal, remove
 from unmerge.verify.tasks import TaskList
-from unmerge.verify.verdict import GONE, LEVEL, LISTED
+from unmerge.verify.verdict import FALLS_BY, LEVEL, LISTED
 from unmerge.verify.ways import posterior
 
 #: asked of the test; the share of items that a removal may set right, which is assumed for it
@@ -195,7 +195,7 @@ def components(request: Request) -> tuple[list[Found], list[str]]:
 
 def required_items(found: int, items: Mapping[str, int]) -> Power:
     """How many items the test needs at its strictest, when it is corrected for all components."""
-    level, fall = LEVEL / max(found, 1), GONE * MEASURABLE
+    level, fall = LEVEL / max(found, 1), FALLS_BY * MEASURABLE
     needed = statistics.items_needed(fall, RISES, level, POWER)
     return Power(
         level=level,

@@ -65,9 +65,16 @@ class TaskList:
             limit: items of each task at most.
 
         Raises:
-            BadInput: a task is nowhere to be found.
+            BadInput: a task is nowhere to be found, or the harness was asked for where there is no folder.
             MissingExtra: a task needs lm-evaluation-harness, which is not installed.
         """
+        if harness and self.embedded:
+            raise BadInput(
+                expected="a folder of tasks for lm-evaluation-harness",
+                found="the embedded zoo",
+                where="--harness",
+                hint="write it with 'unmerge zoo --out DIR' and give --tasks DIR/tasks",
+            )
         found = {} if harness else self._examples(limit)
         others = [task for task in self.all if task not in found]
         suites: list[Suite] = [Examples(found)] if found else []

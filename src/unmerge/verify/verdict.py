@@ -8,7 +8,7 @@ from unmerge.verify.matrix import MEASURABLE
 from unmerge.verify.record import Change, Control, Verdict
 
 #: a skill is gone when it loses this share of its score, at this level of the corrected test
-GONE, LEVEL = 0.8, 0.05
+FALLS_BY, LEVEL = 0.8, 0.05
 #: mean absolute change of the other skills, and of the general tasks, at most
 OTHERS, GENERAL = 0.05, 0.02
 #: a fall above this is listed with its explanation; another skill that loses this share of its score was removed as well
@@ -17,7 +17,7 @@ LISTED, LOST = 0.10, 0.5
 
 def is_gone(before: float, after: float) -> bool:
     """Whether a skill lost at least the share of its score that a verdict asks for."""
-    return before > 0 and before - after >= GONE * before
+    return before > 0 and before - after >= FALLS_BY * before
 
 
 def judge(before: float, after: float, adjusted_p_value: float, others: Sequence[Change], controls: Sequence[Control]) -> tuple[Verdict, list[str]]:
@@ -34,7 +34,7 @@ def judge(before: float, after: float, adjusted_p_value: float, others: Sequence
         return "not measurable", [f"the skill scored {before:.2f} before; below {MEASURABLE:.2f} there is nothing to lose"]
     fell = f"the skill falls from {before:.2f} to {after:.2f}, by {(before - after) / before:.0%} of its score (corrected p {adjusted_p_value:.1g})"
     if not is_gone(before, after):
-        return "no effect", [f"{fell}; {GONE:.0%} are asked for"]
+        return "no effect", [f"{fell}; {FALLS_BY:.0%} are asked for"]
     if adjusted_p_value > LEVEL:
         return "no effect", [f"{fell}: too few items to tell it from chance"]
     against = list(_against(others, controls))
