@@ -89,6 +89,7 @@ def audit_record() -> Audit:
     from unmerge.core.records import Source, environment
     from unmerge.decomposition import Decomposition
     from unmerge.decomposition.result import Absent, Component, TestReport, Unexplained
+    from unmerge.recipes.record import Acted, KindProof, Proof, RecoveredRecipe, Rival
     from unmerge.verify.record import (
         Change,
         Control,
@@ -250,33 +251,28 @@ def audit_record() -> Audit:
             of="maths-v2", role="candidate", stated=["other"], name="house rules", link="https://example.org/rules", trouble="its terms are not known"
         ),
     ]
-    recipe = {
-        "schema": "unmerge/recipe/1",
-        "answer": "recipe",
-        "says": "merged is a ties of code.",
-        "method": "ties",
-        "parameters": {"models": {"code": {"weight": 0.8}}, "density": 0.5},
-        "acted": {"code": {"coefficient": 0.8, "interval": [0.798, 0.802]}},
-        "scale_free": True,
-        "identical_share": 0.98,
-        "proof": {
-            "identical_share": 0.98,
-            "largest_difference": 0.001,
-            "largest_change": 0.1,
-            "reconstruction_error": 0.001,
-            "by_kind": {"mlp.up_proj.weight": {"changed": 1000, "identical": 980, "largest_difference": 0.001}},
-            "explained": None,
-            "telling": None,
-            "decoys": {},
-        },
-        "rivals": [{"method": "task_arithmetic", "parameters": {}, "identical_share": 0.42, "apart": "small changes are missing"}],
-        "unknown": None,
-        "configuration": {"merge_method": "ties", "base_model": "base", "models": [{"model": "code", "parameters": {"weight": 0.8}}]},
-        "call": None,
-        "looked": ["linear", "ties"],
-        "skipped": [],
-        "seconds": 9.0,
-    }
+    recipe = RecoveredRecipe(
+        answer="recipe",
+        says="merged is a ties of code.",
+        method="ties",
+        parameters={"models": {"code": {"weight": 0.8}}, "density": 0.5},
+        acted={"code": Acted(coefficient=0.8, interval=(0.798, 0.802))},
+        scale_free=True,
+        identical_share=0.98,
+        proof=Proof(
+            identical_share=0.98,
+            reconstruction_error=0.001,
+            by_kind={"mlp.up_proj.weight": KindProof(changed=1000, identical=980, largest_difference=0.001)},
+        ),
+        rivals=[Rival(method="task_arithmetic", parameters={}, identical_share=0.42, apart="small changes are missing")],
+        configuration={"merge_method": "ties", "base_model": "base", "models": [{"model": "code", "parameters": {"weight": 0.8}}]},
+        looked=["linear", "ties"],
+        target=source,
+        base=source,
+        dictionary={},
+        seconds=9.0,
+        environment=environment(),
+    )
     return Audit(
         name="merged",
         base_name="base",

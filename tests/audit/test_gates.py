@@ -42,7 +42,8 @@ def test_conditions(audit_record: Audit, text: str, failed: bool, because: str) 
 
 
 def test_a_recipe_explains_what_coefficients_leave(audit_record: Audit) -> None:
-    proved = audit_record.model_copy(update={"recipe": {**(audit_record.recipe or {}), "identical_share": 1.0}})
+    assert audit_record.recipe
+    proved = audit_record.model_copy(update={"recipe": audit_record.recipe.model_copy(update={"identical_share": 1.0})})
     assert check(proved, "unknown-share=0") == GateResult(condition="unknown-share=0", failed=False, because="a recipe makes the target")
 
 
@@ -60,7 +61,7 @@ def test_what_was_not_looked_for_does_not_pass(audit_record: Audit) -> None:
     bare = audit_record.model_copy(update={"recipe": None, "verification": None})
     assert check(bare, "no-recipe") == GateResult(condition="no-recipe", failed=True, because="no recipe was looked for")
     assert check(bare, "not-verified").because == "code: not measured; <b>style</b>: not measured; maths: not measured"
-    lost = audit_record.model_copy(update={"recipe": {"answer": "none of these"}})
+    lost = changed(audit_record, "recipe", answer="none of these")
     assert check(lost, "no-recipe").because == "the answer is: none of these"
     assert not check(changed(audit_record, "decomposition", warnings=[]), "warning").failed
     assert not check(changed(audit_record, "decomposition", components=[]), "not-verified").failed

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from click.testing import Result
 
+from unmerge.audit import Audit
 from unmerge.audit.schema import FILE as SCHEMA
 
 Run = Callable[..., Result]
@@ -33,17 +34,22 @@ def test_audit(run: Run, room: Path, names: list[str]) -> None:
     result = run(*arguments(room, "--out", out, "--fail-on", f"component={names[0]}", "--fail-on", f"component={names[2]}"))
     assert result.exit_code == 4, (result.output, result.exception)
     assert result.stdout.splitlines() == [
-        f"target is zoo-base with two known components merged in: {names[0]} (1.00) and {names[1]} (0.50), and nothing else.",
+        f"target is zoo-base with two known components merged in by task_arithmetic: {names[0]} (1.00) and {names[1]} (0.50), and nothing else.",
         str(out / "index.html"),
     ]
     assert f"unmerge: component={names[0]}: it is in the target, at 1." in result.stderr or "at 0.99" in result.stderr
     assert f"component={names[2]}" not in result.stderr
     assert "unmerge: warning: target: no README.md." in result.stderr
-    assert {path.name for path in out.iterdir()} == {"index.html", "audit.json", "bom.cdx.json", "decomposition.json", "figures"}
+    assert {path.name for path in out.iterdir()} == {
+        *("index.html", "audit.json", "bom.cdx.json", "decomposition.json", "figures"),
+        *("RECIPE.json", "RECIPE.yml"),
+    }
     raw = record(out)
     jsonschema.validate(raw, json.loads(SCHEMA.read_text()))
     assert raw["decomposition"] == json.loads((out / "decomposition.json").read_text())
     assert raw["verification"] is None
+    assert (raw["recipe"]["method"], raw["recipe"]["identical_share"]) == ("task_arithmetic", 1.0)
+    assert yaml.safe_load((out / "RECIPE.yml").read_text()) == raw["recipe"]["configuration"]
     assert [gate["failed"] for gate in raw["gates"]] == [True, False]
     assert not [path for path in room.iterdir() if path.name.startswith(".")]
     # an audit is drawn again, in its place or another, without the model
@@ -59,6 +65,13 @@ def test_audit(run: Run, room: Path, names: list[str]) -> None:
     assert (room / "again" / "bom.cdx.json").read_text() == (out / "bom.cdx.json").read_text()
 
 
+@pytest.fixture
+def quick_recipe(monkeypatch: pytest.MonkeyPatch, audit_record: Audit) -> None:
+    """A recipe that takes no time; another test has a real one."""
+    monkeypatch.setattr("unmerge.audit.run.recover", lambda *_: audit_record.recipe)
+
+
+@pytest.mark.usefixtures("quick_recipe")
 def test_audit_with_tasks(run: Run, room: Path, names: list[str]) -> None:
     """A verification is made where a component has tasks, and is in the page and the record."""
     from unmerge.core.examples import write_examples
@@ -81,6 +94,7 @@ def test_audit_with_tasks(run: Run, room: Path, names: list[str]) -> None:
     assert 'id="verification"' in (out / "index.html").read_text()
 
 
+@pytest.mark.usefixtures("quick_recipe")
 def test_an_interrupted_audit_goes_on(run: Run, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from unmerge.report import audit as report
 
@@ -91,7 +105,8 @@ def test_an_interrupted_audit_goes_on(run: Run, room: Path, monkeypatch: pytest.
         patch.setattr(report, "write_audit", full)
         assert run(*arguments(room, "--out", room / "out")).exit_code == 130
     assert not (room / "out").exists()
-    monkeypatch.setattr("unmerge.audit.run.decompose", lambda *_, **__: pytest.fail("decomposed again"))
+    for name in ("decompose", "recover"):
+        monkeypatch.setattr(f"unmerge.audit.run.{name}", lambda *_, name=name, **__: pytest.fail(f"{name} ran again"))
     assert run(*arguments(room, "--out", room / "out")).exit_code == 0
     assert (room / "out" / "index.html").exists()
 

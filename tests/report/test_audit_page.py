@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from unmerge.audit import Audit
+from unmerge.recipes.record import Proof, Unknown
 from unmerge.report.audit import page, sentence, write_audit
 from unmerge.report.audit.heat_map import Modules
 from unmerge.report.audit.table import Table, number, word
@@ -71,7 +72,8 @@ def test_the_answer_is_one_sentence(audit_record: Audit) -> None:
 
 
 def test_a_recipe_that_makes_the_target_leaves_nothing_unexplained(audit_record: Audit) -> None:
-    proved = audit_record.model_copy(update={"recipe": {**(audit_record.recipe or {}), "identical_share": 1.0}})
+    assert audit_record.recipe
+    proved = audit_record.model_copy(update={"recipe": audit_record.recipe.model_copy(update={"identical_share": 1.0})})
     assert sentence(proved) == (
         "merged is base with three known components merged in by ties: code (0.80), <b>style</b> (0.45) and maths or maths-v2 (0.30), "
         "and nothing else."
@@ -79,7 +81,8 @@ def test_a_recipe_that_makes_the_target_leaves_nothing_unexplained(audit_record:
     text = " ".join("".join(Reader(page(proved)).text).split())
     assert "the recipe makes it all; one coefficient each would leave 12%" in text
     assert "so that nothing is unexplained" in text
-    assert not proved.model_copy(update={"recipe": {**(audit_record.recipe or {}), "answer": "part of a recipe"}}).proved
+    assert proved.recipe
+    assert not proved.model_copy(update={"recipe": proved.recipe.model_copy(update={"answer": "part of a recipe"})}).proved
 
 
 def test_the_answer_where_there_is_less_to_say(audit_record: Audit) -> None:
@@ -174,18 +177,19 @@ def test_a_page_without_verification_recipe_or_components(audit_record: Audit) -
 
 def test_recipes_of_other_kinds(audit_record: Audit) -> None:
     def shown(**keys: object) -> str:
-        recipe = {**(audit_record.recipe or {}), **keys}
+        assert audit_record.recipe
+        recipe = audit_record.recipe.model_copy(update=keys)
         return " ".join("".join(Reader(page(audit_record.model_copy(update={"recipe": recipe}))).text).split())
 
     none = shown(answer="none of these", says="Nothing makes it.", method=None, configuration=None, proof=None, rivals=[], identical_share=None)
     assert "Nothing makes it. What was tried" in none
-    proof = {**(audit_record.recipe or {})["proof"], "by_kind": {}, "explained": 0.98, "telling": 0.97, "decoys": {"code -> law": 0.4}}
+    proof = Proof(reconstruction_error=0.1, explained=0.98, telling=0.97, decoys={"code -> law": 0.4})
     masks = shown(method="dare_linear", configuration=None, proof=proof, identical_share=None, rivals=[])
     assert (
         "98% of the changed weights are explained to the last bit, 97% of those that tell; with an absent atom in place of a present one 40%" in masks
     )
     assert "its masks were drawn at random, and read off" in masks
-    unknown = {"share": 0.12, "nature": "an adapter of rank 8"}
+    unknown = Unknown(share=0.12, norm=1.0, nature="an adapter of rank 8")
     part = shown(answer="part of a recipe", says="code, and something else.", unknown=unknown, configuration=None)
     assert "an adapter of rank 8: 12% of the squared norm" in part
     call = shown(method="peft:svd", configuration=None, call={"adapters": ["code"], "weights": [0.5]})

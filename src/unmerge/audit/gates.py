@@ -19,8 +19,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from unmerge.audit.licences import LicenceFinding
-from unmerge.audit.record import RECIPE, Audit, GateResult
+from unmerge.audit.record import Audit, GateResult
 from unmerge.core.errors import BadInput
+from unmerge.recipes.recover import FOUND
 
 _OPTION = "--fail-on"
 _CHOICES = "unknown-share=X, component=NAME, licence-conflict, licence-unknown, not-verified, no-recipe, warning"
@@ -102,7 +103,7 @@ def _not_verified(audit: Audit) -> list[str]:
 def _no_recipe(audit: Audit) -> list[str]:
     if audit.recipe is None:
         return ["no recipe was looked for"]
-    return [] if audit.recipe["answer"] == RECIPE else [f"the answer is: {audit.recipe['answer']}"]
+    return [] if audit.recipe.answer == FOUND else [f"the answer is: {audit.recipe.answer}"]
 
 
 _PLAIN: dict[str, tuple[Callable[[Audit], Sequence[str]], str]] = {

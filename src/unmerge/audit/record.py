@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,12 +11,12 @@ from unmerge.audit.licences import LicenceReport
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Environment, read_json
 from unmerge.decomposition import Decomposition
+from unmerge.recipes.record import RecoveredRecipe
+from unmerge.recipes.recover import FOUND
 from unmerge.verify.record import Verification, VerifiedComponent
 
 SCHEMA: Literal["unmerge/audit/1"] = "unmerge/audit/1"
 
-#: what ``unmerge recover`` answers where it found one that makes the target
-RECIPE = "recipe"
 #: from this share of identical weights on it is as good as proved
 _PROVED = 0.999
 #: the record's file, in the audit's folder
@@ -39,7 +39,7 @@ class Audit(BaseModel):
         base_name: of the base.
         made: when, in UTC, as ISO 8601 writes it.
         decomposition: the bill of materials, as ``unmerge decompose`` writes it.
-        recipe: as ``unmerge recover`` writes it; None where it was not looked for.
+        recipe: as ``unmerge recover`` writes it; None where no component was found.
         verification: as ``unmerge verify`` writes it; None where no tasks were given.
         licences: from the cards of the target, its base and its components.
         gates: what ``--fail-on`` asked.
@@ -53,7 +53,7 @@ class Audit(BaseModel):
     base_name: str
     made: str
     decomposition: Decomposition
-    recipe: dict[str, Any] | None = None
+    recipe: RecoveredRecipe | None = None
     verification: Verification | None = None
     licences: LicenceReport
     gates: list[GateResult] = []
@@ -62,7 +62,7 @@ class Audit(BaseModel):
     @property
     def proved(self) -> bool:
         """Whether a recipe makes the target, weight for weight: then nothing is unexplained, whatever one coefficient for each component leaves."""
-        return self.recipe is not None and self.recipe["answer"] == RECIPE and (self.recipe["identical_share"] or 0.0) >= _PROVED
+        return self.recipe is not None and self.recipe.answer == FOUND and (self.recipe.identical_share or 0.0) >= _PROVED
 
     def verified(self, name: str) -> VerifiedComponent | None:
         """What removing a component did; None where that was not measured."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -18,13 +20,15 @@ from unmerge.core.staging import Stage
 from unmerge.decomposition import Decomposition, Dictionary, decompose
 from unmerge.decomposition.base_check import model_name
 from unmerge.decomposition.dictionary import Vector, folder_of
+from unmerge.recipes.record import RecoveredRecipe
+from unmerge.recipes.recover import Watch, recover
 from unmerge.verify.record import Verification
 from unmerge.verify.run import Request as VerifyRequest
 from unmerge.verify.run import verify
 from unmerge.verify.tasks import TaskList
 
 #: parts of the record as files of their own, which an interrupted audit finds again
-DECOMPOSITION, VERIFICATION = "decomposition.json", "verification.json"
+DECOMPOSITION, RECIPE, VERIFICATION = "decomposition.json", "RECIPE.json", "verification.json"
 #: the scores of every item, from which a verification goes on
 _ITEMS = "verification.items.jsonl"
 
@@ -84,11 +88,24 @@ def run_audit(request: Request, stage: Stage, watches: Watches | None = None) ->
         base_name=model_name(base.folder),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         decomposition=found,
+        recipe=_recipe(request, found, stage, watches.over("recovering")),
         verification=_verification(request, found, stage, watches.steps("measuring")),
         licences=read_licences(target, dictionary, base, found),
         environment=environment(),
     )
     return audit.model_copy(update={"gates": [gate.check(audit) for gate in request.gates]})
+
+
+def _recipe(request: Request, found: Decomposition, stage: Stage, watch: Watch) -> RecoveredRecipe | None:
+    """How the components were merged."""
+    if not found.components:
+        return None
+
+    def make() -> RecoveredRecipe:
+        with tempfile.TemporaryDirectory(prefix="unmerge-") as scratch:
+            return recover(request.target, request.dictionary, request.base, Path(scratch, "RECIPE.yml"), watch)
+
+    return _kept(stage, RECIPE, RecoveredRecipe, make)
 
 
 def _verification(request: Request, found: Decomposition, stage: Stage, tell: Callable[[int, int], None]) -> Verification | None:

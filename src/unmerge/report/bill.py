@@ -44,8 +44,8 @@ def bill_of_materials(audit: Audit) -> Entry:
                 "unmerge:rounding-share": found.unexplained.rounding_share,
                 "unmerge:unknown-rank": found.unexplained.rank,
                 "unmerge:unknown-components": found.unexplained.components,
-                "unmerge:merge-method": audit.recipe["method"] if audit.recipe else None,
-                "unmerge:recipe-identical-share": audit.recipe["identical_share"] if audit.recipe else None,
+                "unmerge:merge-method": audit.recipe.method if audit.recipe else None,
+                "unmerge:recipe-identical-share": audit.recipe.identical_share if audit.recipe else None,
             }
         ),
     }

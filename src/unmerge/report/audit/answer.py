@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unmerge.audit import Audit
-from unmerge.audit.record import RECIPE
 from unmerge.decomposition.result import Component
+from unmerge.recipes.recover import FOUND
 from unmerge.report.audit.words import counted, listed, percent
 
 #: a share beyond rounding that is worth a word
@@ -43,7 +43,7 @@ def answer(audit: Audit) -> list[Phrase]:
         none = f"None of the {len(found.dictionary)} known components is in {audit.name}"
         return [Phrase(f"{none}: {rest.removeprefix(', and ')}." if rest else f"{none}.")]
     known = counted(len(found.components), "known component")
-    by = f" by {audit.recipe['method']}" if audit.recipe and audit.proved else ""
+    by = f" by {audit.recipe.method}" if audit.recipe and audit.proved else ""
     phrases = [Phrase(f"{audit.name} is {audit.base_name} with {known} merged in{by}: ")]
     shown, more = found.components[:_NAMED], len(found.components[_NAMED:])
     pieces = [Phrase(_called(component), place) for place, component in enumerate(shown)]
@@ -108,9 +108,9 @@ def _unexplained(audit: Audit) -> Tile:
 def _recipe(audit: Audit) -> Sequence[Tile]:
     if audit.recipe is None:
         return ()
-    method, share = audit.recipe["method"], audit.recipe["identical_share"]
-    if audit.recipe["answer"] != RECIPE:
-        return (Tile("Recipe", str(method or "none"), audit.recipe["says"], "unsure", "recipe"),)
+    method, share = audit.recipe.method, audit.recipe.identical_share
+    if audit.recipe.answer != FOUND:
+        return (Tile("Recipe", str(method or "none"), audit.recipe.says, "unsure", "recipe"),)
     text = f"makes {percent(share)} of the changed weights identical" if share is not None else "its masks were drawn at random, and read off"
     return (Tile("Recipe", str(method), text, "good" if share is None or audit.proved else "unsure", "recipe"),)
 

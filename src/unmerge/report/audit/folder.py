@@ -8,6 +8,7 @@ from pathlib import Path
 from unmerge.audit import Audit
 from unmerge.audit.record import RECORD
 from unmerge.audit.run import DECOMPOSITION, VERIFICATION
+from unmerge.audit.run import RECIPE as RECIPE_RECORD
 from unmerge.core.records import write_json, write_text
 from unmerge.report.audit.drawings import drawings
 from unmerge.report.audit.page import drawing_style, page, recipe_text
@@ -33,6 +34,8 @@ def write_audit(audit: Audit, folder: Path) -> None:
         files[f"{FIGURES}/{_NOT_PLAIN.sub('_', name)}.svg"] = standalone(svg, drawing_style())
     write_json(folder / RECORD, audit)
     write_json(folder / DECOMPOSITION, audit.decomposition)
+    if audit.recipe:
+        write_json(folder / RECIPE_RECORD, audit.recipe)
     if audit.verification:
         write_json(folder / VERIFICATION, audit.verification)
     for name, text in files.items():

@@ -80,7 +80,7 @@ def _content(audit: Audit) -> dict[str, Any]:
 
 def recipe_text(audit: Audit) -> str:
     """The mergekit configuration that makes the target; empty where there is none."""
-    configuration = audit.recipe["configuration"] if audit.recipe else None
+    configuration = audit.recipe.configuration if audit.recipe else None
     return yaml.safe_dump(configuration, sort_keys=False, allow_unicode=True) if configuration else ""
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from unmerge.audit import Audit
 from unmerge.core.records import Source
 from unmerge.decomposition.result import Decomposition
+from unmerge.recipes.record import RecoveredRecipe
 from unmerge.report.audit.score_matrix import in_order, scores_without
 from unmerge.report.audit.table import Cell, Table, number, word
 from unmerge.report.audit.words import p_value, percent
@@ -142,26 +142,24 @@ def licences(audit: Audit) -> Table:
     return Table("licences", "Licences, as the cards state them", ("Of", "Role", "Licence", "Terms", "Note"), rows)
 
 
-def proof(recipe: dict[str, Any]) -> Table | None:
+def proof(recipe: RecoveredRecipe) -> Table | None:
     """The recipe run by mergekit beside the target, by kind of tensor; None without such a proof."""
-    if not recipe["proof"] or not recipe["proof"]["by_kind"]:
+    if recipe.proof is None or not recipe.proof.by_kind:
         return None
     rows = []
-    for kind, compared in recipe["proof"]["by_kind"].items():
-        share = compared["identical"] / compared["changed"] if compared["changed"] else None
-        shown = Cell("" if share is None else percent(share), share, "number", f"{compared['identical']} of {compared['changed']}")
-        rows.append(
-            [word(kind), number(compared["changed"], ",d"), number(compared["identical"], ",d"), shown, number(compared["largest_difference"], ".2g")]
-        )
+    for kind, compared in recipe.proof.by_kind.items():
+        share = compared.identical / compared.changed if compared.changed else None
+        shown = Cell("" if share is None else percent(share), share, "number", f"{compared.identical} of {compared.changed}")
+        rows.append([word(kind), number(compared.changed, ",d"), number(compared.identical, ",d"), shown, number(compared.largest_difference, ".2g")])
     return Table("proof", "Weights compared, by kind of tensor", ("Kind", "Changed", "Identical", "Share", "Largest difference"), rows)
 
 
-def rivals(recipe: dict[str, Any]) -> Table | None:
+def rivals(recipe: RecoveredRecipe) -> Table | None:
     """Other recipes that make the target as well, or nearly."""
     rows = []
-    for rival in recipe["rivals"]:
-        share = rival["identical_share"]
-        rows.append([word(rival["method"]), Cell("" if share is None else percent(share), share, "number"), word(rival["apart"])])
+    for rival in recipe.rivals:
+        share = rival.identical_share
+        rows.append([word(rival.method), Cell("" if share is None else percent(share), share, "number"), word(rival.apart)])
     return Table("rivals", "Rivals", ("Method", "Identical", "What tells it apart"), rows) if rows else None
 
 
