@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -21,7 +19,7 @@ from unmerge.decomposition import Decomposition, Dictionary, decompose
 from unmerge.decomposition.base_check import model_name
 from unmerge.decomposition.dictionary import Vector, folder_of
 from unmerge.recipes.record import RecoveredRecipe
-from unmerge.recipes.recover import Watch, recover
+from unmerge.recipes.recover import Watch, recovered
 from unmerge.verify.record import Verification
 from unmerge.verify.run import Request as VerifyRequest
 from unmerge.verify.run import verify
@@ -100,12 +98,7 @@ def _recipe(request: Request, found: Decomposition, stage: Stage, watch: Watch) 
     """How the components were merged."""
     if not found.components:
         return None
-
-    def make() -> RecoveredRecipe:
-        with tempfile.TemporaryDirectory(prefix="unmerge-") as scratch:
-            return recover(request.target, request.dictionary, request.base, Path(scratch, "RECIPE.yml"), watch)
-
-    return _kept(stage, RECIPE, RecoveredRecipe, make)
+    return _kept(stage, RECIPE, RecoveredRecipe, lambda: recovered(request.target, request.dictionary, request.base, watch))
 
 
 def _verification(request: Request, found: Decomposition, stage: Stage, tell: Callable[[int, int], None]) -> Verification | None:
