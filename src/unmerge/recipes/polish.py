@@ -34,11 +34,12 @@ def best(case: Case, recipes: Iterable[Recipe], tensors: Sequence[str], start: R
 def ordered(case: Case, recipe: Recipe, tensors: Sequence[str]) -> Recipe:
     """The order of the inputs that gives the most identical weights: sums in floating point depend on it.
 
-    Of more inputs than can be put into every order, the last ones stay.
+    Orders that a few tensors do not tell apart are compared on all. Of more inputs than can be put into every order, the last ones stay.
     """
     first, rest = recipe.inputs[:_ORDERED], recipe.inputs[_ORDERED:]
-    orders = (replace(recipe, inputs=(*inputs, *rest)) for inputs in permutations(first))
-    return best(case, orders, tensors, start=recipe)
+    orders = [replace(recipe, inputs=(*inputs, *rest)) for inputs in permutations(first)]
+    shares = [case.identical(order, tensors) for order in orders]
+    return best(case, [order for order, share in zip(orders, shares, strict=True) if share == max(shares)], case.tensors)
 
 
 def plausible(case: Case, recipe: Recipe, tensors: Sequence[str] | None = None) -> bool:
