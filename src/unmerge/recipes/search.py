@@ -10,11 +10,13 @@ import torch
 from unmerge.recipes.case import Case
 from unmerge.recipes.chance.drawn import Drawn, drawn
 from unmerge.recipes.chance.recipe_of import recipe_of
-from unmerge.recipes.methods import DETERMINED
+from unmerge.recipes.methods import DETERMINED, SLOW
 from unmerge.recipes.recipe import Recipe
 
 #: a share of identical weights that is an answer, and one that makes a rival
 ANSWER, RIVAL = 0.95, 0.5
+#: a share of identical weights to the last bit that is the target itself
+_SAME = 0.9995
 #: weights that the order of a sum may move are as good as identical; in bfloat16 that would hide another recipe
 _SPACINGS = {torch.bfloat16: 0.0, torch.float16: 0.0, torch.float32: 2.0, torch.float64: 2.0}
 
@@ -39,7 +41,7 @@ class Candidate:
 def search(case: Case, tried: Iterable[Sequence[str]], masked: Collection[Sequence[str]], looked: list[str]) -> list[Candidate]:
     """Recipes that make the target, and what comes near them, the best first; empty where none is an answer.
 
-    All methods are run on a set of atoms even where the first makes the target: others may make it as well.
+    Methods are run on a set of atoms even where the first makes the target: others may make it as well. Those that take a search are not.
 
     Args:
         case: target and models.
@@ -50,6 +52,8 @@ def search(case: Case, tried: Iterable[Sequence[str]], masked: Collection[Sequen
     for atoms in tried:
         found: list[Candidate] = []
         for name, candidates in DETERMINED.items():
+            if name in SLOW and any(candidate.exact >= _SAME for candidate in found):
+                continue
             looked.append(f"{name} of {', '.join(atoms)}")
             found += [
                 Candidate(recipe, case.identical(recipe, spacings=_SPACINGS[case.dtype]), case.identical(recipe))

@@ -34,8 +34,8 @@ DETERMINED: dict[str, Candidates] = {
     "passthrough": passthrough.candidates,
     "task_arithmetic": task_arithmetic.candidates,
     "linear": linear.candidates,
-    "linear or task_arithmetic by layer": by_layer.candidates,
     "slerp": slerp.candidates,
+    "linear or task_arithmetic by layer": by_layer.candidates,
     "nuslerp": nuslerp.candidates,
     "multislerp": multislerp.candidates,
     "model_stock": model_stock.candidates,
@@ -50,4 +50,7 @@ DETERMINED: dict[str, Candidates] = {
     "ramplus_tl": ramplus_tl.candidates,
 }
 
-__all__ = ["DETERMINED", "Candidates"]
+#: those that take seconds of search on what they nearly make
+SLOW = frozenset({"linear or task_arithmetic by layer", "nuslerp", "multislerp"})
+
+__all__ = ["DETERMINED", "SLOW", "Candidates"]

@@ -16,10 +16,14 @@ from unmerge.recipes.by_tensor.angles import pair
 from unmerge.recipes.by_tensor.patterns import Estimate, pattern
 from unmerge.recipes.by_tensor.settle import SLACK, Patterns, settled
 from unmerge.recipes.case import Case, half_spacing
+from unmerge.recipes.decimals import around
+from unmerge.recipes.polish import best
 from unmerge.recipes.recipe import Input, Recipe
 
 #: rounds of finding which steps end at t
 _ROUNDS = 30
+#: rounding moves small steps all one way: relative distances in which the t is looked for that makes the most weights identical
+_REACH = (0.05, 5e-3)
 #: a step is explained within this many times half a spacing, mergekit rounds three times; and the share that must be
 _LOOSE, _EXPLAINED = 6.0, 0.95
 
@@ -38,7 +42,12 @@ def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
         def build(patterns: Patterns, base: str = base, other: str = other) -> Recipe:
             return Recipe("nearswap", (Input(base), Input(other)), base, {"t": patterns["t"].setting}, case.dtype_name)
 
-        yield settled(case, build, {"t": shape})
+        recipe = settled(case, build, {"t": shape})
+        for reach in _REACH:
+            t = recipe.parameters["t"]
+            if isinstance(t, float):
+                recipe = best(case, [recipe.with_parameters(t=near) for near in around(t, reach * t)], case.quick, start=recipe)
+        yield recipe
 
 
 def _read_off(case: Case, base: str, other: str) -> dict[str, Estimate]:
