@@ -43,6 +43,7 @@ def decompose(
     settings: Settings,
     *,
     references: References | None = None,
+    pairs: Tensor | None = None,
     start: Subnetworks | None = None,
     checkpoint: Path | None = None,
     watch: Watch | None = None,
@@ -54,6 +55,7 @@ def decompose(
         x: samples, (runs, samples, ...); those that do not fill a batch are left out of an epoch, others every time.
         settings: how.
         references: what samples are compared with, where it is none of those that the settings name.
+        pairs: a reference output for every sample, (runs, samples, ...), for contrastive pairs; instead of ``references``.
         start: directions to start from, instead of noise.
         checkpoint: a file to keep the state in, epoch by epoch; a run that finds its own state there goes on from it.
         watch: told (epochs done, epochs in all).
@@ -73,7 +75,7 @@ def decompose(
     mark = fingerprint([settings.model_dump(), landscape.runs, list(x.shape), float(x.double().sum())])
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint, mark)
-    data = _Batches(landscape, x, settings, references or REFERENCES[settings.reference], landscape.outputs(x))
+    data = _Batches(landscape, x, settings, references or REFERENCES[settings.reference], landscape.outputs(x), pairs)
     while state.epoch < settings.epochs:
         warm = state.epoch < settings.warm * settings.epochs
         state.optimizer.param_groups[0]["lr"] = settings.learning_rate * settings.decay ** (state.epoch * FALLS // settings.epochs)
@@ -126,21 +128,25 @@ class _Batches:
     settings: Settings
     references: References
     outputs: Tensor
+    pairs: Tensor | None
 
     def epoch(self, epoch: int) -> Iterator[Tensors]:
         batch = self.settings.batch
         order = self._order(epoch)
         batches = order.shape[1] // batch
         x = _gathered(self.x, order)
-        outputs = _gathered(self.outputs, order).reshape(len(x), batches, batch, *self.outputs.shape[2:])
-        generators = [torch.Generator().manual_seed(seed) for seed in self._seeds(epoch + 1)]
-        chosen = [self.references(outputs[run : run + 1], generator) for run, generator in enumerate(generators)]
-        references = torch.cat(chosen).flatten(1, 2)
+        references = self._references(order, batches, epoch) if self.pairs is None else _gathered(self.pairs, order)
         chunk = max(self.settings.chunk // batch, 1) * batch
         for own, other in zip(torch.split(x, chunk, 1), torch.split(references, chunk, 1), strict=True):
             gradients = self.landscape.gradients(own, other)
             for place in range(0, own.shape[1], batch):
                 yield {name: gradient[:, place : place + batch] for name, gradient in gradients.items()}
+
+    def _references(self, order: Int[Tensor, "runs samples"], batches: int, epoch: int) -> Tensor:
+        outputs = _gathered(self.outputs, order).reshape(len(order), batches, self.settings.batch, *self.outputs.shape[2:])
+        generators = [torch.Generator().manual_seed(seed) for seed in self._seeds(epoch + 1)]
+        chosen = [self.references(outputs[run : run + 1], generator) for run, generator in enumerate(generators)]
+        return torch.cat(chosen).flatten(1, 2)
 
     def _order(self, epoch: int) -> Int[Tensor, "runs samples"]:
         """Samples in random order, cut to whole batches; a run's order does not depend on how many runs there are."""

@@ -11,19 +11,23 @@ Both signs are tried (a direction has none), and the one that gets there with th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from unmerge.circuits.landscape import Landscape
+from unmerge.circuits.subnetworks import Subnetworks
 
 #: own outputs are moved by this share of their range
 SHARE = 0.5
 #: the search doubles the step so often from the first one, then halves the bracket so often
-_FIRST, _DOUBLINGS, _HALVINGS = 1e-3, 24, 24
+_FIRST, _DOUBLINGS, _HALVINGS = 1e-3, 16, 12
+#: steps that are tried when a circuit is to be switched off
+_GRID = 81
 
 
 @dataclass(frozen=True)
@@ -66,18 +70,20 @@ def effect(
         moved: Tensor = (landscape.outputs(x.unsqueeze(0), landscape.moved(direction, step, chosen))[0] - before).abs()
         return moved
 
+    def moved_by(sign: float, size: float) -> float:
+        return float(change(sign * size)[own].mean())
+
     best: Effect | None = None
     for sign in (1.0, -1.0):
-        step = _reach(lambda size, sign=sign: float(change(sign * size)[own].mean()), SHARE * range_)
+        step = _reach(partial(moved_by, sign), SHARE * range_)
         if step is not None and (best is None or step < abs(best.step)):
             moved = change(sign * step)
             best = Effect(sign * step, float(moved[own].mean()), float(moved[~own].mean()))
     return best or Effect(0.0, 0.0, 0.0)
 
 
-def _reach(moved: object, wanted: float) -> float | None:
+def _reach(moved: Callable[[float], float], wanted: float) -> float | None:
     """The least step at which ``moved(step)`` is as wanted, by bisection; None where it never is."""
-    assert callable(moved)
     high = _FIRST
     for _ in range(_DOUBLINGS):
         if moved(high) >= wanted:
@@ -102,3 +108,47 @@ def curve(
     """The outputs at every step along a direction."""
     chosen = None if tensors is None else list(tensors)
     return torch.stack([landscape.outputs(x.unsqueeze(0), landscape.moved(direction, step, chosen))[0] for step in steps])
+
+
+def switched_off(landscape: Landscape, direction: Mapping[str, Tensor], x: Float[Tensor, "samples inputs"], own: Tensor) -> dict[str, float]:
+    """Move a direction until its own outputs are as near to zero as it gets them.
+
+    Easy where the landscape is quadratic, since the direction that raises an output then also lowers it to nothing.
+
+    Returns:
+        ``left``: mean |own output| over what it was; ``step``; ``others``: mean |change| of the other outputs over mean
+        |change| of its own.
+    """
+    before = landscape.outputs(x.unsqueeze(0))[0]
+    largest = sum(float(tensor.square().sum()) for tensor in landscape.parameters.values()) ** 0.5
+    steps = torch.linspace(-1, 1, _GRID) * largest
+    outputs = curve(landscape, direction, x, steps.tolist())
+    level = outputs[:, own].abs().mean(1)
+    best = int(level.argmin())
+    change = (outputs[best] - before).abs()
+    return {
+        "left": float(level[best] / before[own].abs().mean()),
+        "step": float(steps[best]),
+        "others": float(change[~own].mean() / change[own].mean().clamp_min(1e-12)),
+    }
+
+
+def joint(landscape: Landscape, found: Subnetworks, x: Float[Tensor, "samples inputs"], own: Tensor, steps: Mapping[int, float]) -> dict[str, float]:
+    """Move several subnetworks at once.
+
+    Returns:
+        ``selectivity`` of all of them together, and ``apart``: ||change - sum of the changes one by one|| over ||change||, 0
+        where they do not meet.
+    """
+    before = landscape.outputs(x.unsqueeze(0))[0]
+
+    def change(moves: Mapping[int, float]) -> Tensor:
+        moved: Tensor = landscape.outputs(x.unsqueeze(0), found.moved(landscape, dict(moves)))[0] - before
+        return moved
+
+    together = change(steps)
+    alone = torch.stack([change({subnetwork: step}) for subnetwork, step in steps.items()]).sum(0)
+    return {
+        "selectivity": float(together[own].abs().mean() / together[~own].abs().mean().clamp_min(1e-12)),
+        "apart": float((together - alone).norm() / together.norm().clamp_min(1e-12)),
+    }

@@ -88,6 +88,8 @@ class Toy:
         learning_rate: of training.
         penalty: of the squared weights, added to the loss.
         least: a feature is represented when its own output answers at least this to an input of 1; 0 where that is no criterion.
+        most: a model counts as trained when its squared error is at most this share of the target's mean square.
+        mixes: whether every input acts on every output.
     """
 
     title: str
@@ -101,6 +103,15 @@ class Toy:
     learning_rate: float = 1e-3
     penalty: float = 0.0
     least: float = 0.0
+    most: float = float("inf")
+    mixes: bool = False
+
+    def empty(self) -> nn.Module:
+        """A model of the right shape, its copies joined, with no trained weights."""
+        if self.copies == 1:
+            return self.model()
+        hidden = self.model().get_parameter(ENCODER).shape[0]
+        return Autoencoder(self.inputs, hidden * self.copies)
 
     def sample(self, count: int, seed: int) -> Float[Tensor, "count inputs"]:
         """Inputs, none of them all zero."""
@@ -113,16 +124,16 @@ class Toy:
         return x[on.any(1)][:count]
 
 
-_TMS = Toy("TMS 5-2-5", 5, lambda: Autoencoder(5, 2), identity, penalty=1e-4, learning_rate=2e-3, least=0.8)
+_TMS = Toy("TMS 5-2-5", 5, lambda: Autoencoder(5, 2), identity, learning_rate=2e-3, penalty=1e-4, least=0.8)
 
 #: by the name that the command line uses
 TOYS = {
     "tms": _TMS,
     "parallel": replace(_TMS, title="three TMS in parallel, 15-6-15", inputs=15, copies=3),
-    "tmcs": Toy("TMCS 10-5-10, X -> AX", 10, lambda: Autoencoder(10, 5), mixture),
+    "tmcs": Toy("TMCS 10-5-10, X -> AX", 10, lambda: Autoencoder(10, 5), mixture, mixes=True),
     "high-rank": Toy("high-rank circuits, 25-10-25 in groups of 5", 25, lambda: Autoencoder(25, 10), identity, group=5),
-    "square": Toy("X -> X^2, 10 inputs", 10, lambda: Perceptron(10, 10, 4), square, low=-1.0, learning_rate=3e-3),
-    "square-5": Toy("X -> X^2, 5 inputs", 5, lambda: Perceptron(5, 5, 4), square, low=-1.0, learning_rate=3e-3),
+    "square": Toy("X -> X^2, 10 inputs", 10, lambda: Perceptron(10, 10, 4), square, low=-1.0, steps=8000, learning_rate=3e-3, most=0.1),
+    "square-5": Toy("X -> X^2, 5 inputs", 5, lambda: Perceptron(5, 5, 4), square, low=-1.0, steps=8000, learning_rate=3e-3, most=0.1),
 }
 
 

@@ -32,7 +32,7 @@ class Trained:
         models: the models.
         seeds: theirs.
         errors: mean squared error over the mean square of the target, on inputs of the training set.
-        represented: which of them represent every feature.
+        represented: which of them represent every feature, and are trained to the error that is asked for.
     """
 
     toy: Toy
@@ -102,7 +102,7 @@ def train(toy: Toy, seeds: list[int], watch: Watch | None = None) -> Trained:
     with torch.no_grad():
         answers = torch.stack([model(own) for model, own in zip(models, x, strict=True)])
     errors = (answers - y).square().mean((1, 2)) / y.square().mean((1, 2))
-    return Trained(toy, models, seeds, errors, _represented(toy, models))
+    return Trained(toy, models, seeds, errors, _represented(toy, models) & (errors <= toy.most))
 
 
 def _represented(toy: Toy, models: list[nn.Module]) -> Bool[Tensor, " runs"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from unmerge.cli.ablate import ablate
+from unmerge.cli.circuits import app as circuits
 from unmerge.cli.compress import compress
 from unmerge.cli.decompose import decompose
 from unmerge.cli.demo import demo
@@ -25,6 +26,7 @@ app = typer.Typer(
 
 for command in (demo, decompose, ablate, train, merge, compress, study, zoo):
     app.command()(friendly(command))
+app.add_typer(circuits, name="circuits")
 
 
 def main() -> None:
