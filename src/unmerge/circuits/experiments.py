@@ -41,14 +41,14 @@ DESIGNS: dict[str, tuple[int, list[tuple[int, int]]]] = {
     "tms": (20, [(5, 1)]),
     "parallel": (3, [(15, 1), (20, 1)]),
     "tmcs": (3, [(10, 1), (15, 1)]),
-    "high-rank": (2, [(8, rank) for rank in (1, 2, 3, 4, 5, 6, 7, 8)] + [(10, 1), (10, 4)]),
+    "high-rank": (2, [(8, rank) for rank in (1, 2, 3, 4, 5, 6, 7, 8)] + [(10, 4)]),
     "square": (2, [(3, 1), (5, 1), (5, 2), (10, 1), (15, 1)]),
     "square-5": (2, [(3, 1), (5, 1), (5, 2), (10, 1), (15, 1)]),
 }
 #: models that baselines are compared on; the share of APD's components that answer
 COMPARED, APD_SHARE = 5, 0.25
-#: passes over the samples, where 100 are not enough
-EPOCHS = {"tmcs": 200}
+#: passes over the samples, where they are not 100
+EPOCHS = {"tmcs": 200, "high-rank": 60}
 #: models that are trained for each that is kept, where some may have to be discarded
 _SPARE = 3
 

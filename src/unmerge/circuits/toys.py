@@ -132,8 +132,8 @@ TOYS = {
     "parallel": replace(_TMS, title="three TMS in parallel, 15-6-15", inputs=15, copies=3),
     "tmcs": Toy("TMCS 10-5-10, X -> AX", 10, lambda: Autoencoder(10, 5), mixture, mixes=True),
     "high-rank": Toy("high-rank circuits, 25-10-25 in groups of 5", 25, lambda: Autoencoder(25, 10), identity, group=5),
-    "square": Toy("X -> X^2, 10 inputs", 10, lambda: Perceptron(10, 10, 4), square, low=-1.0, steps=8000, learning_rate=3e-3, most=0.1),
-    "square-5": Toy("X -> X^2, 5 inputs", 5, lambda: Perceptron(5, 5, 4), square, low=-1.0, steps=8000, learning_rate=3e-3, most=0.1),
+    "square": Toy("X -> X^2, 10 inputs", 10, lambda: Perceptron(10, 10, 4), square, low=-1.0, steps=8000, learning_rate=3e-3, most=0.15),
+    "square-5": Toy("X -> X^2, 5 inputs", 5, lambda: Perceptron(5, 5, 4), square, low=-1.0, steps=8000, learning_rate=3e-3, most=0.3),
 }
 
 

@@ -13,6 +13,9 @@ from unmerge.cli.progress import bars
 
 app = typer.Typer(help="Circuits from the loss landscape (L3D), on toy models and on the zoo's base.", no_args_is_help=True, rich_markup_mode=None)
 
+#: a skill counts as unlocked when this share of its held-out items is answered
+UNLOCKED = 0.8
+
 Folder = Annotated[Path, typer.Argument(help="A folder that 'unmerge circuits train' made.")]
 
 
@@ -74,5 +77,39 @@ def intervene(
     typer.echo(f"{folder}: selectivity {values[len(values) // 2]:.1f} in the median, {values[0]:.1f} at least")
 
 
-for command in (train, decompose, intervene):
+def language(
+    out: Out,
+    block: Annotated[int, typer.Option("--block", min=0, max=3, help="Of the zoo's base.")] = 3,
+    subnetworks: Annotated[int, typer.Option("--subnetworks", min=1, help="n_v.")] = 40,
+    rank: Annotated[int, typer.Option("--rank", min=1, help="Of a subnetwork in every matrix.")] = 4,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the prompts.")] = 30,
+    seed: Annotated[int, typer.Option("--seed", help="Of prompts and decomposition.")] = 0,
+) -> None:
+    """Decompose a block of the zoo's base, write its subnetworks as adapters, and see whether they are the skills."""
+    from unmerge.circuits.language_study import study_language
+
+    with bars() as progress:
+        record = study_language(out, progress.steps, block=block, subnetworks=subnetworks, rank=rank, epochs=epochs, seed=seed)
+    for kind in ("contrastive", "random"):
+        rows = record[kind]["tasks"]
+        unlocked = sum(row["after"] >= UNLOCKED for row in rows)
+        typer.echo(f"{out}: {kind} references: {unlocked} of {len(rows)} skills unlocked by one subnetwork each; adapters in {out}/adapters-{kind}")
+
+
+def report(
+    runs: Annotated[Path, typer.Argument(help="The folder that holds the experiments, each in its own folder.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The page to write, HTML that needs nothing beside it.")] = None,
+    page: Annotated[Path | None, typer.Option("--page", help="The same as Markdown, its figures into images/ beside it.")] = None,
+) -> None:
+    """Write the results as a page, ours beside the published values."""
+    from unmerge.core.errors import BadInput
+    from unmerge.report.circuits_page import write_circuits_page
+
+    if out is None and page is None:
+        raise BadInput(expected="--out or --page", found="neither", where="report", hint="say which page to write")
+    write_circuits_page(runs, out, page)
+    typer.echo(f"Page: {', '.join(str(file) for file in (out, page) if file)}")
+
+
+for command in (train, decompose, intervene, language, report):
     app.command()(friendly(command))
