@@ -78,7 +78,7 @@ def compare(landscape: Landscape, x: Float[Tensor, "samples inputs"], count: int
 
 def row_of(matched: Match, likeness: float) -> dict[str, float]:
     """A match in three numbers."""
-    return {"matched_97": int((matched.least >= 0.97).sum()), "least_cosine": float(matched.least.min()), "mmcs": likeness}
+    return {"matched_97": float((matched.least >= 0.97).sum()), "least_cosine": float(matched.least.min()), "mmcs": likeness}
 
 
 def _split(directions: Directions, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:

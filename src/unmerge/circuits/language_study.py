@@ -226,7 +226,7 @@ def _tune(language: Language, prompts: Prompts, found: Subnetworks, task: str, h
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     moves = {
         name: sum((float(step) * each[name][0] for step, each in zip(steps, directions, strict=True)), torch.zeros(())) for name in directions[0]
     }

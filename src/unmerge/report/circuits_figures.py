@@ -51,7 +51,7 @@ def _pictures(record: Record) -> Any:
     """The weights of every subnetwork of the first run, a column each: V_out above, V_in below."""
     pictures, count = record["pictures"], record["settings"]["subnetworks"]
     matrices = [name for name, rows in pictures["decoder"].items() if name.endswith("weight")]
-    figure = new_figure(max(0.62 * count + 1.2, 6), 5.2)
+    figure = new_figure(max(0.62 * count + 1.2, 6.0), 5.2)
     grid = figure.subplots(2 * len(matrices), count, squeeze=False)
     for place, (side, matrix) in enumerate((side, matrix) for side in ("decoder", "encoder") for matrix in matrices):
         rows = pictures[side][matrix]
@@ -125,7 +125,7 @@ def _selectivities(records: CircuitRecords) -> Any:
         for key in ("selectivity", "selectivity_middle")
         if (values := own.selectivities(key))
     }
-    figure = new_figure(7, 0.9 + 0.35 * len(shown))
+    figure = new_figure(7.0, 0.9 + 0.35 * len(shown))
     axes = figure.subplots()
     for place, values in enumerate(shown.values()):
         axes.plot([max(value, 0.1) for value in values], [place] * len(values), "|", color=_OURS, markersize=10)
@@ -141,7 +141,7 @@ def _selectivities(records: CircuitRecords) -> Any:
 def _language(record: Record) -> Any:
     kinds = [kind for kind in ("contrastive", "random") if kind in record]
     rows = record[kinds[0]]["tasks"]
-    figure = new_figure(8, 0.9 + 0.24 * len(rows))
+    figure = new_figure(8.0, 0.9 + 0.24 * len(rows))
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, kind in zip(panels, kinds, strict=True):
         for place, row in enumerate(record[kind]["tasks"]):
