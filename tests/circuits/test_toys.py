@@ -69,21 +69,21 @@ def test_models_that_leave_a_feature_out_are_known() -> None:
 
 
 def test_from_command_to_command(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(toys.TOYS, "tms", replace(TOYS["tms"], steps=120, learning_rate=1e-2, least=0.01))
+    monkeypatch.setitem(toys.TOYS, "tms", replace(TOYS["tms"], steps=60, learning_rate=1e-2, least=0.01))
     monkeypatch.setattr(experiments, "SAMPLES", 96)
     monkeypatch.setattr(experiments, "COMPARED", 0)
     folder = tmp_path / "runs" / "tms"
-    done = run("train", "tms", "--out", folder, "--models", 2, "--seed", 0)
+    done = run("train", "tms", "--out", folder, "--models", 1, "--seed", 0)
     assert done.exit_code == 0, done.output
-    assert f"{folder}: 2 models" in done.stdout
-    done = run("decompose", folder, "--subnetworks", 5, "--epochs", 3)
+    assert f"{folder}: 1 models" in done.stdout
+    done = run("decompose", folder, "--subnetworks", 5, "--epochs", 2)
     assert done.exit_code == 0, done.output
     assert "5 subnetworks of rank 1: reconstruction" in done.stdout
     record = json.loads((folder / "found" / "5-x1" / "measured.json").read_text())
-    assert len(record["rows"]) == 2
+    assert len(record["rows"]) == 1
     assert len(record["rows"][0]["active"]) == 5
     assert sorted(path.name for path in (folder / "found" / "5-x1").iterdir()) == ["measured.json", "settings.json", "subnetworks.safetensors"]
-    assert run("decompose", folder, "--subnetworks", 5, "--epochs", 3).stdout == done.stdout, "what is there is read"
+    assert run("decompose", folder, "--subnetworks", 5, "--epochs", 2).stdout == done.stdout, "what is there is read"
     done = run("intervene", folder)
     assert done.exit_code == 0, done.output
     assert "selectivity" in done.stdout
