@@ -25,7 +25,7 @@ demo: .venv/.runtime  ## train, merge, decompose and ablate on the embedded zoo;
 	$(BIN)/unmerge demo --out runs/demo
 
 test: .venv/.dev  ## run the tests (ARGS="-k gram" passes options to pytest)
-	$(BIN)/pytest -q $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 lint: .venv/.dev  ## style, types, direction of imports
 	$(BIN)/ruff check .

@@ -2,7 +2,8 @@
 
 1. Every atom is tested for presence; near duplicates are settled among themselves or reported as a group.
 2. Coefficients. Least squares first; what it leaves tells whether anything unknown is in the target. If there is, the unknown is
-   projected off. If there is not, and rounding explains what is left, the intervals that rounding leaves decide.
+   projected off, and an atom whose interval holds 0 is not named: a full fine-tune has more in common with adapters to the same base than
+   these have with each other, and holds none. If there is not, and rounding explains what is left, the intervals that it leaves decide.
 3. What is left: its rank, and how many components of the dictionary's usual rank that is.
 """
 
@@ -139,6 +140,9 @@ def certify(
         groups = {atom: groups.get(atom, ()) for atom in chosen}
     seen = [item for item in evidence if not item.is_blind]
     measured = measure(atoms, target, products, [] if dense[chosen].any() else seen, chosen, sample, watch)
+    while len(clear := measured.clear) < len(chosen):
+        chosen, sample = [chosen[place] for place in clear], sample.only(clear) if sample else None
+        measured = measure(atoms, target, products, [] if dense[chosen].any() else seen, chosen, sample, watch)
     return Certificate(
         found=tuple(_found(measured, place, atom, groups[atom], presence, _best(alike, presence, atom)) for place, atom in enumerate(chosen)),
         presence=presence,

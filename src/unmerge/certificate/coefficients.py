@@ -35,6 +35,8 @@ _QUANTILE = 0.75
 _COARSE = 0.02
 #: where less than this share of an atom is left after projecting, what is unknown covers it: least squares, and the leak in the interval
 _KEPT = 0.01
+#: the estimator that projects off what is unknown
+OBLIQUE = "oblique"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,13 @@ class Measured:
     unknown_components: int | None
     trimmed: bool
     rounding_share: float | None
+
+    @property
+    def clear(self) -> list[int]:
+        """Places of the components whose coefficient is known to be above 0; all of them unless the unknown was projected off."""
+        if self.estimator != OBLIQUE:
+            return list(range(len(self.coefficients)))
+        return np.flatnonzero(self.interval[:, 0] > 0).tolist()
 
 
 def measure(
@@ -105,7 +114,7 @@ def measure(
         coefficients, estimator, tensors = fitted, "intervals", products.tensors
         interval = _widened(sample.interval(fitted), leaked)
     elif rank and not trimmed and bool((closer.kept >= _KEPT).all()):
-        coefficients, estimator, tensors, systems = closer.coefficients, "oblique", names, (closer.gram, closer.correlation)
+        coefficients, estimator, tensors, systems = closer.coefficients, OBLIQUE, names, (closer.gram, closer.correlation)
         interval = jackknife_interval(*systems, coefficients)
         interval = _widened(interval, np.abs(squares - coefficients) * _hidden(seen, chosen, coefficients))
     else:
