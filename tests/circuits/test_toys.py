@@ -111,7 +111,10 @@ def test_baselines_on_gradients_of_one_model() -> None:
 
 def test_what_is_refused(run: Run, tmp_path: Path) -> None:
     for arguments, text in (
-        (("train", "xor", "--out", tmp_path / "out"), "the toy model: expected one of tms, parallel, tmcs, high-rank, square, square-5, found xor"),
+        (
+            ("train", "xor", "--out", tmp_path / "out"),
+            "the toy model: expected one of tms, parallel, tmcs, high-rank, high-rank-shared, square, square-5, found xor",
+        ),
         (("decompose", tmp_path), "expected a toy experiment; run 'unmerge circuits train' first, found no such file"),
         (("intervene", tmp_path), "expected a toy experiment; run 'unmerge circuits train' first, found no such file"),
         (("report", tmp_path, "--out", tmp_path / "page.html"), "found none; run 'make circuits'"),

@@ -41,14 +41,15 @@ DESIGNS: dict[str, tuple[int, list[tuple[int, int]]]] = {
     "tms": (20, [(5, 1)]),
     "parallel": (3, [(15, 1), (20, 1)]),
     "tmcs": (3, [(10, 1), (15, 1)]),
-    "high-rank": (2, [(8, rank) for rank in (1, 2, 3, 4, 5, 6, 7, 8)] + [(10, 4)]),
+    "high-rank": (2, [(8, rank) for rank in range(1, 9)] + [(10, 4)]),
+    "high-rank-shared": (2, [(8, rank) for rank in range(1, 9)]),
     "square": (2, [(3, 1), (5, 1), (5, 2), (10, 1), (15, 1)]),
     "square-5": (2, [(3, 1), (5, 1), (5, 2), (10, 1), (15, 1)]),
 }
 #: models that baselines are compared on; the share of APD's components that answer
 COMPARED, APD_SHARE = 5, 0.25
 #: passes over the samples, where they are not 100
-EPOCHS = {"tmcs": 200, "high-rank": 60}
+EPOCHS = {"parallel": 200, "tmcs": 200, "high-rank": 60, "high-rank-shared": 60}
 #: models that are trained for each that is kept, where some may have to be discarded
 _SPARE = 3
 
@@ -125,11 +126,12 @@ def decompose_toy(folder: Path, settings: Settings, watch: Watch | None = None) 
         if record["settings"] == job:
             return record
     with staged(out, job, replace=True) as stage:
-        started = time.monotonic()
+        started = time.process_time()
         landscape, x = trained.landscape, trained.inputs(SAMPLES)
         found = decompose(landscape, x, settings, checkpoint=stage.folder / "state.safetensors", watch=watch)
         (stage.folder / "state.safetensors").unlink()
-        seconds = round(time.monotonic() - started, 1)
+        # of the processor, so that a busy machine does not count
+        seconds = round(time.process_time() - started, 1)
         record = {
             "toy": kind,
             "settings": job,
@@ -180,12 +182,13 @@ def intervene_toy(folder: Path, subnetworks: int | None = None, watch: Watch | N
 
     Args:
         folder: of a toy experiment that was decomposed.
-        subnetworks: of which decomposition (rank 1); None for as many as there are circuits.
+        subnetworks: of which decomposition (rank 1); None for the smallest design with one for every circuit.
         watch: told (runs done, runs in all).
     """
     kind, trained = read_toy(folder)
     toy = trained.toy
-    count = subnetworks or toy.inputs // toy.group
+    circuits = toy.inputs // toy.group
+    count = subnetworks or min(number for number, _ in DESIGNS[kind][1] if number >= circuits)
     found = Subnetworks.read(folder / "found" / f"{count}-x1")
     measured = read_json(folder / "found" / f"{count}-x1" / MEASURED, "a measured decomposition")
     landscape, x = trained.landscape, trained.inputs(SAMPLES)

@@ -169,6 +169,7 @@ _KINDS: dict[str, Callable[[_Case, Subnetworks, int], Row]] = {
     "parallel": _features,
     "tmcs": _mixture,
     "high-rank": _groups,
+    "high-rank-shared": _groups,
     "square": _inputs,
     "square-5": _inputs,
 }

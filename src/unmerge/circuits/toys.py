@@ -83,6 +83,7 @@ class Toy:
         target: (inputs, generator of the run) to what the model is to answer.
         low: least value of an active feature; the largest is 1.
         group: features that are on and off together.
+        shared: whether the features of a group have one value, instead of one each.
         copies: models side by side, block-diagonal, each of ``inputs`` / ``copies`` features.
         steps: of training.
         learning_rate: of training.
@@ -98,6 +99,7 @@ class Toy:
     target: Callable[[Tensor, torch.Generator], Tensor]
     low: float = 0.0
     group: int = 1
+    shared: bool = False
     copies: int = 1
     steps: int = 6000
     learning_rate: float = 1e-3
@@ -120,7 +122,9 @@ class Toy:
         # of all draws this share is kept; a fifth more of them, and some, are enough
         draws = int(1.2 * count / (1 - (1 - ACTIVE) ** groups)) + 64
         on = (torch.rand(draws, groups, generator=generator) < ACTIVE).repeat_interleave(self.group, 1)
-        x = on * (self.low + (1 - self.low) * torch.rand(draws, self.inputs, generator=generator))
+        values = torch.rand(draws, groups if self.shared else self.inputs, generator=generator)
+        values = values.repeat_interleave(self.group, 1) if self.shared else values
+        x = on * (self.low + (1 - self.low) * values)
         return x[on.any(1)][:count]
 
 
@@ -132,6 +136,7 @@ TOYS = {
     "parallel": replace(_TMS, title="three TMS in parallel, 15-6-15", inputs=15, copies=3),
     "tmcs": Toy("TMCS 10-5-10, X -> AX", 10, lambda: Autoencoder(10, 5), mixture, mixes=True),
     "high-rank": Toy("high-rank circuits, 25-10-25 in groups of 5", 25, lambda: Autoencoder(25, 10), identity, group=5),
+    "high-rank-shared": Toy("the same, one value a group", 25, lambda: Autoencoder(25, 10), identity, group=5, shared=True),
     "square": Toy("X -> X^2, 10 inputs", 10, lambda: Perceptron(10, 10, 4), square, low=-1.0, steps=8000, learning_rate=3e-3, most=0.15),
     "square-5": Toy("X -> X^2, 5 inputs", 5, lambda: Perceptron(5, 5, 4), square, low=-1.0, steps=8000, learning_rate=3e-3, most=0.3),
 }

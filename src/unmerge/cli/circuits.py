@@ -20,7 +20,7 @@ Folder = Annotated[Path, typer.Argument(help="A folder that 'unmerge circuits tr
 
 
 def train(
-    toy: Annotated[str, typer.Argument(help="tms, parallel, tmcs, high-rank, square or square-5.")],
+    toy: Annotated[str, typer.Argument(help="tms, parallel, tmcs, high-rank, high-rank-shared, square or square-5.")],
     out: Out,
     models: Annotated[int | None, typer.Option("--models", min=1, help="How many to keep; by default what the page of results rests on.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the first model.")] = 0,
@@ -66,7 +66,9 @@ def decompose(
 
 def intervene(
     folder: Folder,
-    subnetworks: Annotated[int | None, typer.Option("--subnetworks", min=1, help="Of which decomposition; as many as there are circuits.")] = None,
+    subnetworks: Annotated[
+        int | None, typer.Option("--subnetworks", min=1, help="Of which decomposition; by default the smallest with one for every circuit.")
+    ] = None,
 ) -> None:
     """Move subnetworks one at a time, two at once, in the middle layers alone, and until a computation is off."""
     from unmerge.circuits.experiments import intervene_toy

@@ -75,7 +75,7 @@ def _sections(records: CircuitRecords, figures: list[str]) -> list[Section]:
             extra = (tables.matches(own),)
         elif kind == "tmcs":
             extra = (tables.coefficients(own),)
-        elif kind == "high-rank":
+        elif kind.startswith("high-rank"):
             extra = (tables.groups(own),)
         shown = drawn(own.toy["title"]) + (drawn("TMCS: ") if kind == "tmcs" else ())
         sections.append(Section(own.toy["title"], text, (tables.reconstructions(own, kind), *extra), shown))
