@@ -22,7 +22,7 @@ from unmerge.circuits.decompose import Watch, decompose
 from unmerge.circuits.interventions import SHARE, effect, joint, switched_off
 from unmerge.circuits.landscape import Landscape
 from unmerge.circuits.matching import feature_weights, match, mmcs
-from unmerge.circuits.measure import measure, pictures
+from unmerge.circuits.measure import measure, over_shares, pictures
 from unmerge.circuits.settings import Settings
 from unmerge.circuits.subnetworks import Subnetworks
 from unmerge.circuits.toys import DECODER, ENCODER, Toy, toy_named
@@ -136,6 +136,7 @@ def decompose_toy(folder: Path, settings: Settings, watch: Watch | None = None) 
             "toy": kind,
             "settings": job,
             "pictures": pictures(found),
+            "by_share": over_shares(landscape, x, found),
             "rows": measure(trained.toy, kind, trained.seeds, landscape, x, found),
             "seconds": seconds,
             "runs": landscape.runs,

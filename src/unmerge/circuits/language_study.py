@@ -41,7 +41,9 @@ RECORD = "language.json"
 #: prompts of every task; held-out items of every task
 PROMPTS, ITEMS = 16, 32
 #: steps that are tried along a subnetwork of unit norm
-STEPS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+STEPS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+#: a shorter step is taken when it brings the divergence this close (in nats) to the least that is reached
+CLOSE = 0.1
 #: fine-tuning inside subnetworks: how many, optimiser steps, examples, learning rate
 INSIDE, TUNING_STEPS, TUNING_EXAMPLES, TUNING_RATE = 4, 40, 32, 0.1
 #: tasks that are fine-tuned inside subnetworks
@@ -50,7 +52,7 @@ TUNED = ("pirate", "python_list", "opposite")
 Bars = Callable[[str], Watch]
 
 
-def study_language(out: Path, bars: Bars, *, block: int = 3, subnetworks: int = 40, rank: int = 4, epochs: int = 30, seed: int = 0) -> dict[str, Any]:
+def study_language(out: Path, bars: Bars, *, block: int = 3, subnetworks: int = 40, rank: int = 4, epochs: int = 15, seed: int = 0) -> dict[str, Any]:
     """Run the experiment.
 
     Args:
@@ -106,7 +108,8 @@ def _describe(language: Language, prompts: Prompts, found: Subnetworks, goals: T
     for step in STEPS:
         outputs = landscape.outputs(x[:, own], landscape.moved(direction, sign * step))[0]
         losses.append(float(torch.stack([landscape.divergence(one, goal) for one, goal in zip(outputs, goals[0, own], strict=True)]).mean()))
-    step = sign * STEPS[min(range(len(STEPS)), key=losses.__getitem__)]
+    # the further a subnetwork is moved, the more of other tasks it moves with it
+    step = sign * next(step for step, loss in zip(STEPS, losses, strict=True) if loss <= min(losses) + CLOSE)
     change = torch.log_softmax(landscape.outputs(x[:, own], landscape.moved(direction, step))[0], -1) - torch.log_softmax(
         landscape.outputs(x[:, own])[0], -1
     )
@@ -173,11 +176,13 @@ def _beside_adapters(language: Language, parts: dict[str, LowRank], folder: Path
     own = containments.pop(task)
     result: dict[str, Any] = {"containment": own, "others": sum(containments.values()) / len(containments)}
     result["rank_among_adapters"] = 1 + sum(value > own for value in containments.values())
-    without = folder.with_name(f".{task}-without")
-    shutil.rmtree(without, ignore_errors=True)
-    ablate(Adapter.open(adapters[task]), [(Adapter.open(folder), 1.0)], without)
-    result["adapter"], result["adapter_without"] = (_score(language, path, items) for path in (adapters[task], without))
-    shutil.rmtree(without)
+    result["adapter"] = _score(language, adapters[task], items)
+    for key, coefficient in (("adapter_without", 1.0), ("adapter_without_twice", 2.0)):
+        without = folder.with_name(f".{task}-without")
+        shutil.rmtree(without, ignore_errors=True)
+        ablate(Adapter.open(adapters[task]), [(Adapter.open(folder), coefficient)], without)
+        result[key] = _score(language, without, items)
+        shutil.rmtree(without)
     return result
 
 

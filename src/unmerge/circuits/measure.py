@@ -22,6 +22,8 @@ from unmerge.circuits.toys import DECODER, ENCODER, Toy, mixing_matrix
 SPARE = 0.01
 #: a group is recovered when a subnetwork has this share of its squared norm in the group's part of both matrices
 INSIDE = 0.9
+#: shares of the coefficients that are kept, for a curve over k
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 
 Row = dict[str, Any]
 
@@ -184,3 +186,8 @@ def pictures(found: Subnetworks) -> dict[str, dict[str, list[Any]]]:
         }
         for side, own in sides.items()
     }
+
+
+def over_shares(landscape: Landscape, x: Tensor, found: Subnetworks) -> dict[str, list[float]]:
+    """The reconstruction of every run with more or fewer coefficients kept than it was trained with, by share."""
+    return {str(share): found.reconstruct(landscape, x, share=share).error.tolist() for share in SHARES}

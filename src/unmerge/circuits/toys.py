@@ -128,7 +128,7 @@ class Toy:
         return x[on.any(1)][:count]
 
 
-_TMS = Toy("TMS 5-2-5", 5, lambda: Autoencoder(5, 2), identity, learning_rate=2e-3, penalty=1e-4, least=0.8)
+_TMS = Toy("TMS 5-2-5", 5, lambda: Autoencoder(5, 2), identity, learning_rate=2e-3, penalty=3e-4, least=0.8)
 
 #: by the name that the command line uses
 TOYS = {

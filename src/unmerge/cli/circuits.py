@@ -84,7 +84,7 @@ def language(
     block: Annotated[int, typer.Option("--block", min=0, max=3, help="Of the zoo's base.")] = 3,
     subnetworks: Annotated[int, typer.Option("--subnetworks", min=1, help="n_v.")] = 40,
     rank: Annotated[int, typer.Option("--rank", min=1, help="Of a subnetwork in every matrix.")] = 4,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the prompts.")] = 30,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the prompts.")] = 15,
     seed: Annotated[int, typer.Option("--seed", help="Of prompts and decomposition.")] = 0,
 ) -> None:
     """Decompose a block of the zoo's base, write its subnetworks as adapters, and see whether they are the skills."""

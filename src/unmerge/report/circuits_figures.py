@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from unmerge.report import published_circuits as published
@@ -38,6 +39,9 @@ def draw_figures(records: CircuitRecords, folder: Path) -> dict[str, Path]:
     curves = {kind: own for kind, own in records.toys.items() if len({count for count, rank in own.found if rank == 1}) > 1}
     if curves:
         keep("Reconstruction against the number of subnetworks", "number", _numbers(curves))
+    shares = {kind: own for kind, own in records.toys.items() if any(record.get("by_share") for record in own.found.values())}
+    if shares:
+        keep("Reconstruction against the share of coefficients kept", "share", _shares(shares))
     if "high-rank" in records.toys:
         keep("Reconstruction against the rank", "rank", _ranks(records.toys["high-rank"]))
     if any(own.interventions for own in records.toys.values()):
@@ -91,6 +95,23 @@ def _numbers(toys: dict[str, ToyRecords]) -> Any:
         _curve(axes, counts, [own.mean((count, 1)) for count in counts], kind, [(count, 1) for count in counts])
         axes.set_title(own.toy["title"], fontsize=8, loc="left")
         axes.set_xlabel("subnetworks")
+    return figure
+
+
+def _shares(toys: dict[str, ToyRecords]) -> Any:
+    """The curve over k, of decompositions that were trained at .1."""
+    figure = new_figure(3.0 * len(toys), 3.1)
+    for axes, own in zip(figure.subplots(1, len(toys), squeeze=False)[0], toys.values(), strict=True):
+        for (count, rank), record in own.found.items():
+            if rank == 1 and record.get("by_share"):
+                curve = {float(share): fmean(errors) for share, errors in record["by_share"].items()}
+                axes.plot(list(curve), list(curve.values()), "o-", markersize=3, label=f"{count}")
+        axes.axvline(0.1, color=_THEIRS, linewidth=0.8, linestyle=":")
+        axes.set_ylim(0)
+        axes.set_title(own.toy["title"], fontsize=7, loc="left")
+        axes.set_xlabel("share kept")
+        axes.legend(fontsize=6, frameon=False, title="subnetworks", title_fontsize=6)
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

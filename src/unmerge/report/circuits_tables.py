@@ -35,7 +35,8 @@ def verdicts(records: CircuitRecords) -> Table:
         runs = toys["tmcs"].found[10, 1]["rows"]
         features, fit = min(row["features"] for row in runs), [fmean(row["r2_model_by_feature"]) for row in runs]
         add("TMCS: inputs with a subnetwork, worst run", "10 of 10", f"{features} of 10", features == 10)
-        add("TMCS: mean r2 by subnetwork against the model's map, worst run", ">= .96", f"{min(fit):.3f}", min(fit) >= 0.96)
+        measured = f"{fmean(fit):.3f} ({min(fit):.3f} in the worst run)"
+        add("TMCS: mean r2 by subnetwork against the model's map, over runs", ">= .96", measured, fmean(fit) >= 0.96)
     for kind in ("high-rank", "high-rank-shared"):
         if kind in toys:
             runs = [row for record in toys[kind].found.values() for row in record["rows"]]
@@ -176,6 +177,7 @@ def skills(rows: Sequence[Record]) -> Table:
         "largest fall",
         "adapter",
         "adapter without it",
+        "without twice it",
         "contained",
         "in others",
     ]
@@ -190,6 +192,7 @@ def skills(rows: Sequence[Record]) -> Table:
             f"{row['largest_fall'][1]:+.2f} ({row['largest_fall'][0]})",
             _optional(row.get("adapter")),
             _optional(row.get("adapter_without")),
+            _optional(row.get("adapter_without_twice")),
             _optional(row["containment"], 3),
             _optional(row["others"], 3),
         ]
