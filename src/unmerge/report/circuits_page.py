@@ -107,7 +107,7 @@ def _language(records: CircuitRecords, figures: tuple[str, ...]) -> list[Section
         unlocked = [row for row in rows if row["after"] >= 0.8]
         alone = [row for row in unlocked if row["largest_rise"][1] <= 0.1]
         gone = [row for row in rows if row.get("adapter", 0) and row["adapter"] >= 0.8 and row["adapter_without"] <= 0.1]
-        twice = [row for row in rows if row.get("adapter", 0) and row["adapter"] >= 0.8 and row["adapter_without_twice"] <= 0.1]
+        twice = [row for row in rows if row.get("adapter", 0) and row["adapter"] >= 0.8 and row.get("adapter_without_twice", 1.0) <= 0.1]
         with_adapter = [row for row in rows if row["containment"] is not None]
         first = sum(row["rank_among_adapters"] == 1 for row in with_adapter)
         mean_own, mean_others = (fmean(row[key] for row in with_adapter) for key in ("containment", "others"))
