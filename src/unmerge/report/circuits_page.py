@@ -108,6 +108,7 @@ def _language(records: CircuitRecords, figures: tuple[str, ...]) -> list[Section
         alone = [row for row in unlocked if row["largest_rise"][1] <= 0.1]
         gone = [row for row in rows if row.get("adapter", 0) and row["adapter"] >= 0.8 and row["adapter_without"] <= 0.1]
         twice = [row for row in rows if row.get("adapter", 0) and row["adapter"] >= 0.8 and row.get("adapter_without_twice", 1.0) <= 0.1]
+        doubled = f", {len(twice)} at twice the step" if any("adapter_without_twice" in row for row in rows) else ""
         with_adapter = [row for row in rows if row["containment"] is not None]
         first = sum(row["rank_among_adapters"] == 1 for row in with_adapter)
         mean_own, mean_others = (fmean(row[key] for row in with_adapter) for key in ("containment", "others"))
@@ -116,8 +117,7 @@ def _language(records: CircuitRecords, figures: tuple[str, ...]) -> list[Section
             f"{kind} references; loss {own['loss']:.3f} after {settings['epochs']} epochs, {own['seconds']:.0f} s. "
             f"A task's own subnetwork, added to the base, brings {len(unlocked)} of {len(rows)} skills to .80 or more (the base has "
             f"{median(row['before'] for row in rows):.2f} in the median), {len(alone)} of them without another task rising by more than .10. "
-            f"Subtracted from the skill's adapter (through `ablate`) it takes {len(gone)} of {len(with_adapter)} skills away at the same step, "
-            f"{len(twice)} at twice the step. "
+            f"Subtracted from the skill's adapter (through `ablate`) it takes {len(gone)} of {len(with_adapter)} skills away at the same step{doubled}. "
             f"Containment in the skill's adapter {mean_own:.3f} in the mean, in the others {mean_others:.3f}; the skill's adapter "
             f"contains it most in {first} of {len(with_adapter)}."
         )
