@@ -117,7 +117,8 @@ def _language(records: CircuitRecords, figures: tuple[str, ...]) -> list[Section
             f"{kind} references; loss {own['loss']:.3f} after {settings['epochs']} epochs, {own['seconds']:.0f} s. "
             f"A task's own subnetwork, added to the base, brings {len(unlocked)} of {len(rows)} skills to .80 or more (the base has "
             f"{median(row['before'] for row in rows):.2f} in the median), {len(alone)} of them without another task rising by more than .10. "
-            f"Subtracted from the skill's adapter (through `ablate`) it takes {len(gone)} of {len(with_adapter)} skills away at the same step{doubled}. "
+            f"Subtracted from the skill's adapter (through `ablate`) it takes {len(gone)} of {len(with_adapter)} skills away "
+            f"at the same step{doubled}. "
             f"Containment in the skill's adapter {mean_own:.3f} in the mean, in the others {mean_others:.3f}; the skill's adapter "
             f"contains it most in {first} of {len(with_adapter)}."
         )
