@@ -6,6 +6,9 @@ BIN := .venv/bin
 # --no-compile: bytecode is made at first import, for the modules in use, which halves the time of installation
 PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check --constraint constraints.txt
 
+# models are small: more threads would only wait for one another
+CIRCUITS := OMP_NUM_THREADS=1 $(BIN)/unmerge circuits
+
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
@@ -13,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format zoo bench certificate verification full-finetunes recover results audit-image audit-schema study second-zoo docs docs-commands clean
+.PHONY: help demo test lint format zoo bench certificate verification full-finetunes recover results audit-image audit-schema study second-zoo circuits docs docs-commands clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +73,15 @@ study: .venv/.runtime  ## compare all methods on targets of the zoo, and write d
 second-zoo: .venv/.runtime  ## the same on a zoo from another seed, which is built first; writes docs/second-zoo.md
 	test -d runs/zoo-1 || $(BIN)/unmerge zoo --rebuild --seed 1 --out runs/zoo-1
 	$(BIN)/unmerge study studies/second-zoo.yml --out runs/second-study --report docs/second-zoo.md
+
+circuits: .venv/.runtime  ## find circuits in toy models and in the zoo's base, and write docs/circuits-measured.md; goes on where it was stopped
+	for toy in tms parallel tmcs high-rank high-rank-shared square square-5; do \
+		test -d runs/circuits/$$toy || $(CIRCUITS) train $$toy --out runs/circuits/$$toy || exit $$?; \
+		$(CIRCUITS) decompose runs/circuits/$$toy && $(CIRCUITS) intervene runs/circuits/$$toy || exit $$?; \
+	done
+	test -f runs/circuits/tms/baselines.json || $(CIRCUITS) decompose runs/circuits/tms --baselines
+	test -d runs/circuits/language || $(CIRCUITS) language --out runs/circuits/language
+	$(CIRCUITS) report runs/circuits --out runs/circuits/page.html --page docs/circuits-measured.md
 
 docs: .venv/.dev  ## build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --strict

@@ -6,6 +6,7 @@ import typer
 
 from unmerge.cli.ablate import ablate
 from unmerge.cli.audit import audit
+from unmerge.cli.circuits import app as circuits
 from unmerge.cli.compress import compress
 from unmerge.cli.decompose import decompose
 from unmerge.cli.demo import demo
@@ -28,6 +29,7 @@ app = typer.Typer(
 
 for command in (demo, decompose, recover, ablate, verify, audit, train, merge, compress, study, zoo):
     app.command()(friendly(command))
+app.add_typer(circuits, name="circuits")
 
 
 def main() -> None:
