@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,13 +10,16 @@ from unmerge.recipes.by_tensor.combination import Lines
 from unmerge.recipes.by_tensor.patterns import pattern, relative
 from unmerge.recipes.by_tensor.settle import SLACK, Build, Patterns, Reading, read_off, settled, settled_scale, snapped
 from unmerge.recipes.case import Case
-from unmerge.recipes.polish import DONE, ordered, plausible
+from unmerge.recipes.decimals import scaled
+from unmerge.recipes.polish import DONE, best, ordered, plausible
 from unmerge.recipes.recipe import Recipe
 
 #: a way whose first look gives this much fewer identical weights than the best one is not searched, and at most so many are
 _WORSE, _MOST = 0.1, 2
-#: a share of identical weights below which another order will not help: it is another method
+#: a share of identical weights below which another order will not help in 16 bits: it is another method
 _HOPEFUL = 0.25
+#: scales that are put into every order
+_TOGETHER = 8
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ def weighted(case: Case, atoms: Sequence[str], ways: Iterable[Way], models: Sequ
         if way in likely and shares[way] >= shares[likely[0]] - _WORSE and (patterns := way.patterns(case, atoms, models)):
             recipe = (settled_scale if way.scale_free else settled)(case, way.build, patterns)
             share = case.identical(recipe, case.quick)
-            yield recipe if share >= DONE or share < _HOPEFUL else _put_in_order(case, way, patterns, recipe)
+            hopeless = case.dtype.itemsize == 2 and share < _HOPEFUL
+            yield recipe if share >= DONE or hopeless else _put_in_order(case, way, patterns, recipe)
 
 
 def _put_in_order(case: Case, way: Way, patterns: Patterns, recipe: Recipe) -> Recipe:
@@ -74,4 +79,18 @@ def _put_in_order(case: Case, way: Way, patterns: Patterns, recipe: Recipe) -> R
         made = way.build(found)
         return replace(made, inputs=tuple(sorted(made.inputs, key=lambda model: names.index(model.model))))
 
-    return ordered(case, (settled_scale if way.scale_free else settled)(case, build, patterns), case.quick[-1:])
+    found = ordered(case, (settled_scale if way.scale_free else settled)(case, build, patterns), case.quick[-1:])
+    if not way.scale_free or case.identical(found, case.quick) >= DONE:
+        return found
+    # in the wrong order the right scale does not show, nor the right order at the wrong scale
+    weights = [model.parameters["weight"] for model in found.inputs]
+    if not all(isinstance(weight, float) for weight in weights):
+        return found
+    tried = (_weighing(found, values) for values in itertools.islice(scaled(weights, SLACK[case.dtype] / 2), _TOGETHER))
+    return best(case, (ordered(case, recipe, case.quick[:1]) for recipe in tried), case.quick, start=found)
+
+
+def _weighing(recipe: Recipe, weights: Sequence[float]) -> Recipe:
+    """The recipe with other weights."""
+    inputs = tuple(replace(model, parameters={**model.parameters, "weight": weight}) for model, weight in zip(recipe.inputs, weights, strict=True))
+    return replace(recipe, inputs=inputs)
