@@ -15,6 +15,8 @@ from unmerge.recipes.recipe import Recipe
 DONE = 0.99999
 #: at most so many inputs are put into every order
 _ORDERED = 5
+#: orders that are worth a look at all tensors; where more are alike, order hardly shows
+_FEW = 6
 #: spacings that another order of the same sum may move a weight by, and the share of weights within them that is worth a search
 _ROUNDINGS, _PLAUSIBLE = {torch.bfloat16: 4.0, torch.float16: 4.0, torch.float32: 32.0, torch.float64: 32.0}, 0.9
 
@@ -34,12 +36,14 @@ def best(case: Case, recipes: Iterable[Recipe], tensors: Sequence[str], start: R
 def ordered(case: Case, recipe: Recipe, tensors: Sequence[str]) -> Recipe:
     """The order of the inputs that gives the most identical weights: sums in floating point depend on it.
 
-    Orders that a few tensors do not tell apart are compared on all. Of more inputs than can be put into every order, the last ones stay.
+    Orders that a few tensors do not tell apart are compared on more. Of more inputs than can be put into every order, the last ones stay.
     """
     first, rest = recipe.inputs[:_ORDERED], recipe.inputs[_ORDERED:]
     orders = [replace(recipe, inputs=(*inputs, *rest)) for inputs in permutations(first)]
-    shares = [case.identical(order, tensors) for order in orders]
-    return best(case, [order for order, share in zip(orders, shares, strict=True) if share == max(shares)], case.tensors)
+    for some in (tensors, case.quick):
+        shares = [case.identical(order, some) for order in orders]
+        orders = [order for order, share in zip(orders, shares, strict=True) if share == max(shares)]
+    return best(case, orders, case.tensors) if len(orders) <= _FEW else orders[0]
 
 
 def plausible(case: Case, recipe: Recipe, tensors: Sequence[str] | None = None) -> bool:
