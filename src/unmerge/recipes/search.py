@@ -16,7 +16,7 @@ from unmerge.recipes.recipe import Recipe
 #: a share of identical weights that is an answer, and one that makes a rival
 ANSWER, RIVAL = 0.95, 0.5
 #: a share of identical weights to the last bit that is the target itself
-_SAME = 0.9995
+_SAME = 0.999
 #: weights that the order of a sum may move are as good as identical; in bfloat16 that would hide another recipe
 _SPACINGS = {torch.bfloat16: 0.0, torch.float16: 0.0, torch.float32: 2.0, torch.float64: 2.0}
 

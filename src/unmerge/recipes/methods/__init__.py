@@ -35,11 +35,8 @@ DETERMINED: dict[str, Candidates] = {
     "task_arithmetic": task_arithmetic.candidates,
     "linear": linear.candidates,
     "slerp": slerp.candidates,
-    "linear or task_arithmetic by layer": by_layer.candidates,
-    "nuslerp": nuslerp.candidates,
-    "multislerp": multislerp.candidates,
-    "model_stock": model_stock.candidates,
     "karcher": karcher.candidates,
+    "model_stock": model_stock.candidates,
     "arcee_fusion": arcee_fusion.candidates,
     "nearswap": nearswap.candidates,
     "breadcrumbs": breadcrumbs.candidates,
@@ -48,6 +45,9 @@ DETERMINED: dict[str, Candidates] = {
     "sce": sce.candidates,
     "ram": ram.candidates,
     "ramplus_tl": ramplus_tl.candidates,
+    "nuslerp": nuslerp.candidates,
+    "multislerp": multislerp.candidates,
+    "linear or task_arithmetic by layer": by_layer.candidates,
 }
 
 #: those that take seconds of search on what they nearly make
