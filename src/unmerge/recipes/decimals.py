@@ -42,7 +42,7 @@ def nearby(value: float, tolerance: float) -> list[float]:
     """Decimals within a relative tolerance of a value, those with the fewest decimals first, then the nearest.
 
     >>> nearby(0.3004, 0.01)
-    [0.3, 0.298, 0.299, 0.301, 0.302, 0.303, ...]
+    [0.3, 0.298, 0.299, 0.301, 0.302, 0.303]
     """
     found: dict[float, None] = {}
     if not math.isfinite(value):
@@ -62,7 +62,7 @@ def around(value: float, reach: float) -> list[float]:
     """Decimals within a distance of a value, those with the fewest decimals first, then the nearest; leading zeros do not count.
 
     >>> around(0.299, 0.002)
-    [0.3, 0.299, 0.298, 0.301, 0.297...]
+    [0.3, 0.299, 0.298, 0.297, 0.301]
     >>> around(0.000249, 0.000001)[0]
     0.00025
     """

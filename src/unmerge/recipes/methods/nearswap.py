@@ -45,7 +45,7 @@ def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
         recipe = settled(case, build, {"t": shape})
         for reach in _REACH:
             t = recipe.parameters["t"]
-            if isinstance(t, float):
+            if isinstance(t, float) and t > 0:
                 recipe = best(case, [recipe.with_parameters(t=near) for near in around(t, reach * t)], case.quick, start=recipe)
         yield recipe
 
