@@ -65,8 +65,8 @@ def main() -> None:
                 write_json(file, outcome(target, zoo, Path(scratch) / "target", arguments.full))
                 _show(target, read_json(file, "an outcome"))
     if not arguments.part:
-        outcomes = [read_json(arguments.out / f"{target.name}.json", "an outcome") for target in chosen]
-        write_json(arguments.json, {"outcomes": outcomes, "environment": environment().model_dump()})
+        outcomes = [read_json(file, "an outcome") for target in wanted if (file := arguments.out / f"{target.name}.json").exists()]
+        write_json(arguments.json, {"outcomes": outcomes, "planned": len(wanted), "environment": environment().model_dump()})
 
 
 def outcome(target: Wanted, zoo: Zoo, folder: Path, full: Path) -> dict[str, Any]:

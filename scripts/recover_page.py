@@ -19,7 +19,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("runs/recover.json"))
     parser.add_argument("--out", type=Path, default=Path("docs/recover-measured.md"))
     arguments = parser.parse_args()
-    outcomes: list[Outcome] = read_json(arguments.json, "the record of recover; run 'make recover'")["outcomes"]
+    record = read_json(arguments.json, "the record of recover; run 'make recover'")
+    outcomes: list[Outcome] = record["outcomes"]
     groups = {group: [outcome for outcome in outcomes if outcome["target"]["group"] == group] for group in ("known", "mixed", "adapter", "nothing")}
     sections = [
         "# Recover, measured",
@@ -33,14 +34,13 @@ def main() -> None:
             "weights over the targets, by the recipe run by mergekit itself; where weights have many digits, the largest difference over the largest "
             "change stands beside it. *Explained*: of the entries that tell, by masks read off; beside the best decoy of all targets at density .5."
         ),
+        f"{len(outcomes)} of the {record['planned']} targets are measured.",
         "## Known components only",
         _merges(groups["known"]),
         "## Beside unknown components",
         _mixed(groups["mixed"]),
-        "## Adapters that PEFT combined",
-        _merges(groups["adapter"]),
-        "## Targets that no recipe makes",
-        _nothing(groups["nothing"]),
+        *(["## Adapters that PEFT combined", _merges(groups["adapter"])] if groups["adapter"] else []),
+        *(["## Targets that no recipe makes", _nothing(groups["nothing"])] if groups["nothing"] else []),
         _wrong([*groups["known"], *groups["adapter"], *groups["mixed"], *groups["nothing"]]),
         (
             f"Seconds a target: {_most(outcomes, lambda outcome: outcome['seconds']):.0f} at most, "
