@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,15 +68,17 @@ def room(zoo: Path, merged: Callable[..., Path], names: list[str], tmp_path: Pat
 
 @pytest.fixture
 def small_disk() -> Callable[[int], object]:
-    """No file may grow beyond so many bytes while the block runs."""
+    """No file may grow beyond so many bytes while the block runs; nor is bytecode kept, which Python would cut off and believe for ever."""
 
     @contextmanager
     def limit(size: int) -> Iterator[None]:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
         try:
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            sys.dont_write_bytecode = kept
 
     return limit

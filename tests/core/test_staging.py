@@ -233,6 +233,7 @@ def test_a_full_disk_is_one_line_and_the_finished_piece_stays(tmp_path: Path, wr
         from unmerge.core.errors import UnmergeError
         from unmerge.core.records import write_json
         from unmerge.core.staging import staged
+        sys.dont_write_bytecode = True
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
         try:
             with staged(Path(sys.argv[1]), "job") as stage:
