@@ -151,10 +151,6 @@ class Sample:
         outside = float((self.outside(coefficients).abs() > way).double().mean())
         return outside <= min(_OUTSIDE, _OF_CHANGED * float((self.change != 0).double().mean()))
 
-    def misfit(self, coefficients: Matrix) -> float:
-        """Squared distances to the intervals, over the variance that rounding alone has."""
-        return float(self.outside(coefficients).square().sum() / ((self.below + self.above).square().sum() / 12))
-
     def identical(self, coefficients: Matrix, *, computed: torch.dtype | None = None) -> float:
         """The share of the weights that a merge of these components gives exactly.
 

@@ -62,11 +62,11 @@ def gathered(tensors: Iterable[tuple[str, Compared]]) -> Proof:
     kinds: dict[str, KindProof] = {}
     change = left = norm = 0.0
     for tensor, compared in tensors:
-        counted, so_far = compared.counted, kinds.get(kind_of(tensor), KindProof(changed=0, identical=0, largest_difference=0.0))
+        own, so_far = compared.counted, kinds.get(kind_of(tensor), KindProof(changed=0, identical=0, largest_difference=0.0))
         kinds[kind_of(tensor)] = KindProof(
-            changed=so_far.changed + counted.changed,
-            identical=so_far.identical + counted.identical,
-            largest_difference=max(so_far.largest_difference, counted.largest_difference),
+            changed=so_far.changed + own.changed,
+            identical=so_far.identical + own.identical,
+            largest_difference=max(so_far.largest_difference, own.largest_difference),
         )
         change, left, norm = max(change, compared.largest_change), left + compared.left, norm + compared.norm
     changed = sum(kind.changed for kind in kinds.values())

@@ -15,8 +15,6 @@ RECONSTRUCTION: dict[str, dict[tuple[int, int], float]] = {
     "high-rank-shared": {(8, rank): 0.15 for rank in range(1, 9)},
     "square": {(3, 1): 0.558, (5, 1): 0.372, (10, 1): 0.084, (15, 1): 0.033, (5, 2): 0.32},
 }
-#: r2 against A: what the published r of .92 is as a square
-TMCS_R2 = 0.839
 #: targets of ours, by toy model and (subnetworks, rank)
 TARGETS: dict[str, dict[tuple[int, int], float]] = {
     "tms": {(5, 1): 0.20},

@@ -7,12 +7,12 @@ all, and with it every weight of the result. So the common factor is tried first
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 
 import torch
 
-from unmerge.recipes.by_tensor.patterns import Pattern
-from unmerge.recipes.by_tensor.settle import SLACK, Build, Patterns
+from unmerge.recipes.by_tensor.settle import SLACK, Build, Patterns, filled
 from unmerge.recipes.case import Case
 from unmerge.recipes.polish import DONE
 
@@ -33,24 +33,20 @@ def on_grid(case: Case, build: Build, patterns: Patterns) -> Patterns:
         return patterns
     tensors = case.quick[-1:]
 
-    def filled(values: Sequence[float]) -> dict[str, Pattern]:
-        rest = iter(values)
-        return {name: pattern.with_numbers([next(rest) for _ in pattern.numbers]) for name, pattern in patterns.items()}
-
-    def share(values: Sequence[float]) -> float:
-        return case.identical(build(filled(values)), tensors)
+    def best_of(tried: Iterable[tuple[float, ...]]) -> tuple[float, tuple[float, ...]]:
+        shares = ((case.identical(build(filled(patterns, values)), tensors), values) for values in tried)
+        return max(shares, key=itemgetter(0))
 
     reach = SLACK[case.dtype]
     factors = (1 + reach * (2 * number / (_FACTORS - 1) - 1) for number in range(_FACTORS))
     tried = dict.fromkeys(tuple(_rounded(case, [factor * value for value in start])) for factor in factors)
-    chosen = max(tried, key=share)
-    best = share(chosen)
-    while best < DONE:
-        near = max(_neighbours(case, chosen), key=share)
-        if (found := share(near)) <= best:
+    share, chosen = best_of(tried)
+    while share < DONE:
+        found, near = best_of(_neighbours(case, chosen))
+        if found <= share:
             break
-        chosen, best = near, found
-    return filled(chosen)
+        share, chosen = found, near
+    return filled(patterns, chosen)
 
 
 def _rounded(case: Case, values: Sequence[float]) -> list[float]:

@@ -117,9 +117,14 @@ def scales(case: Case, patterns: Patterns, tolerance: float | None = None) -> It
     nonzero = [value for value, shows in zip(numbers, large, strict=True) if shows]
     for values in itertools.islice(scaled(nonzero, tolerance), _SCALES):
         rest = iter(values)
-        filled = iter([next(rest) if shows else 0.0 for shows in large])
-        yield {name: pattern.with_numbers([next(filled) for _ in pattern.numbers]) for name, pattern in patterns.items()}
+        yield filled(patterns, [next(rest) if shows else 0.0 for shows in large])
     yield dict(patterns)
+
+
+def filled(patterns: Patterns, values: Sequence[float]) -> dict[str, Pattern]:
+    """The same patterns with other numbers, in their order."""
+    rest = iter(values)
+    return {name: pattern.with_numbers([next(rest) for _ in pattern.numbers]) for name, pattern in patterns.items()}
 
 
 def sharpened(case: Case, build: Build, patterns: Patterns, steps: float, tensors: Sequence[str] | None = None) -> dict[str, Pattern]:

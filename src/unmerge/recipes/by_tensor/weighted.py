@@ -85,7 +85,7 @@ def _on_grid(case: Case, way: Way, rounded: Build, patterns: Patterns) -> Recipe
     if not way.scale_free:
         return way.build(found)
     half = torch.finfo(case.dtype).eps / 2
-    return best(case, (way.build(scaled) for scaled in scales(case, found, half)), case.quick)
+    return best(case, (way.build(tried) for tried in scales(case, found, half)), case.quick)
 
 
 def _put_in_order(case: Case, way: Way, patterns: Patterns, recipe: Recipe) -> Recipe:
