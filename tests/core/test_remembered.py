@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from unmerge.core import remembered
-from unmerge.core.ahead import ahead
 from unmerge.core.records import sha256
 
 
@@ -78,16 +77,3 @@ def test_nothing_is_kept_where_no_folder_is_named(tmp_path: Path, monkeypatch: p
     monkeypatch.delenv(remembered.VARIABLE, raising=False)
     remembered.keep("products", "key", {"a": np.ones(1)})
     assert remembered.recall("products", "key") is None
-
-
-def test_reading_ahead_keeps_order_and_raises_in_turn() -> None:
-    def load(item: int) -> int:
-        if item == 2:
-            raise ValueError("two")
-        return item * 10
-
-    assert list(ahead([0, 1, 3], load)) == [0, 10, 30]
-    seen: list[int] = []
-    with pytest.raises(ValueError, match="two"):
-        seen.extend(iter(ahead([0, 1, 2, 3], load)))
-    assert list(ahead([], load)) == []

@@ -11,8 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from unmerge.certificate.directions import Directions
 from unmerge.certificate.spectrum import Signal, expected_containment, signal_of
-from unmerge.core.ahead import ahead
-from unmerge.vectors import Delta, Dense, LowRank, Subtracted, TaskVector, loaded
+from unmerge.vectors import Delta, Dense, LowRank, Subtracted, TaskVector, each_tensor
 
 Matrix = NDArray[np.float64]
 
@@ -103,15 +102,18 @@ def gather(
         tensors: those that count; only matrices that the target and an atom change are looked at.
         watch: wraps the loop over tensors, for a progress bar.
     """
-    evidence = []
     matrices = [name for name in tensors if len(target.shapes.get(name, ())) == 2 and any(name in atom.shapes for atom in atoms)]
-    read = ahead(matrices, lambda name: (low_rank(atoms, range(len(atoms)), name), loaded(target.delta(name))))
-    for tensor, (low, change) in zip(watch(matrices), read, strict=True):
-        if low:
-            directions = Directions.of(low, DIRECTIONS).with_stand_ins(len(atoms), weights.shape[1] - len(atoms), tensor)
-            usual_rank = float(np.median([delta.rank for _, delta in low]))
-            evidence.append(_evidence(tensor, directions, Dense(change.values) if isinstance(change, Subtracted) else change, weights, usual_rank))
-    return evidence
+
+    def told(tensor: str) -> TensorEvidence | None:
+        if not (low := low_rank(atoms, range(len(atoms)), tensor)):
+            return None
+        directions = Directions.of(low, DIRECTIONS).with_stand_ins(len(atoms), weights.shape[1] - len(atoms), tensor)
+        usual_rank = float(np.median([delta.rank for _, delta in low]))
+        change = target.delta(tensor)
+        return _evidence(tensor, directions, Dense(change.values) if isinstance(change, Subtracted) else change, weights, usual_rank)
+
+    found = [item for _, item in zip(watch(matrices), each_tensor(matrices, target.shapes, told), strict=True)]
+    return [item for item in found if item is not None]
 
 
 def low_rank(atoms: Sequence[TaskVector], chosen: Iterable[int], tensor: str) -> list[tuple[int, LowRank]]:

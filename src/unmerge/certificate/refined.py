@@ -8,8 +8,9 @@ and target, and least squares follows. Two such rounds are enough: each moves by
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,7 @@ from unmerge.certificate.range_finder import Leading
 from unmerge.certificate.spectrum import Signal, signal_of, signal_of_wide
 from unmerge.certificate.systems import solve
 from unmerge.certificate.unknown import left_over, rank_above_noise
-from unmerge.core.ahead import ahead
-from unmerge.vectors import LARGE, Delta, LowRank, Stack, Subtracted, TaskVector, loaded, norm_squared
+from unmerge.vectors import LARGE, Delta, LowRank, Stack, Subtracted, TaskVector, each_tensor, loaded, norm_squared
 
 Matrix = NDArray[np.float64]
 
@@ -89,25 +89,36 @@ def refined(
     """
     k, rounds = len(atoms), rounds if any(item.noise for item in tensors) else 1
     names = [item.tensor for item in tensors]
+    known = dict(zip(names, tensors, strict=True))
     gram, correlation = np.zeros((len(tensors), k, k)), np.zeros((len(tensors), k))
     ranks, whole = np.zeros(len(tensors), dtype=np.int64), np.zeros((len(tensors), k))
     for turn in range(rounds):
-        read = ahead(names, lambda name: (loaded(target.delta(name)), [atom.delta(name) if name in atom.shapes else None for atom in atoms]))
-        for row, (_, item, (change, own)) in enumerate(zip(watch(names), tensors, read, strict=True)):
-            square = norm_squared(change) if item.square is None else item.square
-            parts = [delta.scaled(float(c)) for delta, c in zip(own, coefficients, strict=True) if delta is not None]
-            rest = left_over(change, parts, square)
-            limit = None if item.noise else item.most
-            signal, leading = _signal_of(rest, item, parts)
-            stack = Stack.of([_off(delta, signal, limit) for delta in own])
-            weight = 1 / item.noise**2 if item.noise else 1.0
-            whole[row] = [weight * norm_squared(delta) if isinstance(delta, LowRank) else 0.0 for delta in own]
-            gram[row], correlation[row] = weight * stack.gram(), weight * _correlation(stack, change, rest, parts)
-            if turn == rounds - 1 and rest:
-                ranks[row] = min(rank_above_noise(rest, square, leading), rest.shape[0] if limit is None else limit)
+        look = partial(_look, atoms, target, known, coefficients, turn == rounds - 1)
+        for row, (_, found) in enumerate(zip(watch(names), each_tensor(names, target.shapes, look), strict=True)):
+            gram[row], correlation[row], whole[row], ranks[row] = found
         coefficients = solve(gram.sum(0), correlation.sum(0)) if k else coefficients
     left = np.einsum("mii->i", gram)
     return Refined(coefficients, gram, correlation, ranks, np.divide(left, whole.sum(0), out=np.zeros(k), where=whole.sum(0) > 0))
+
+
+def _look(
+    atoms: Sequence[TaskVector], target: TaskVector, known: Mapping[str, Looked], coefficients: Matrix, last: bool, tensor: str
+) -> tuple[Matrix, Matrix, Matrix, int]:
+    """Of one tensor (k, k) and (k,) normal equations, (k,) the atoms' squared norms over the noise, and in the last round the rank that is left."""
+    item, change = known[tensor], loaded(target.delta(tensor))
+    own = [atom.delta(tensor) if tensor in atom.shapes else None for atom in atoms]
+    square = norm_squared(change) if item.square is None else item.square
+    parts = [delta.scaled(float(c)) for delta, c in zip(own, coefficients, strict=True) if delta is not None]
+    rest = left_over(change, parts, square)
+    limit = None if item.noise else item.most
+    signal, leading = _signal_of(rest, item, parts)
+    stack = Stack.of([_off(delta, signal, limit) for delta in own])
+    weight = 1 / item.noise**2 if item.noise else 1.0
+    whole = np.array([weight * norm_squared(delta) if isinstance(delta, LowRank) else 0.0 for delta in own])
+    rank = 0
+    if last and rest:
+        rank = min(rank_above_noise(rest, square, leading), rest.shape[0] if limit is None else limit)
+    return weight * stack.gram(), weight * _correlation(stack, change, rest, parts), whole, rank
 
 
 def _signal_of(rest: Delta | None, item: Looked, components: Sequence[Delta]) -> tuple[Signal | None, Leading | None]:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unmerge.certificate.range_finder import Leading
-from unmerge.vectors import LARGE, Delta, Dense, LowRank, Subtracted, norm_squared, one_thread
+from unmerge.vectors import LARGE, Delta, Dense, LowRank, Subtracted, norm_squared, threads
 
 #: what is smaller than this share of the target's change is the rounding of float32 computations
 _NOTHING = 1e-5
@@ -121,5 +121,5 @@ def _rank_by_flips_of_a_block(leading: Leading, nothing: float) -> int:
 def _largest(matrix: Tensor) -> float:
     """The largest singular value."""
     gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
-    with one_thread():
+    with threads(1):
         return math.sqrt(max(float(torch.linalg.eigvalsh(gram)[-1]), 0.0))

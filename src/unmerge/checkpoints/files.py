@@ -11,6 +11,7 @@ from pathlib import Path
 from types import EllipsisType
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -34,6 +35,13 @@ DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
     "I64": torch.int64,
+}
+#: integers of the same size, and infinity's bit pattern
+_PATTERNS = {
+    torch.float16: (torch.int16, np.uint16, 0x7C00),
+    torch.bfloat16: (torch.int16, np.uint16, 0x7F80),
+    torch.float32: (torch.int32, np.uint32, 0x7F80_0000),
+    torch.float64: (torch.int64, np.uint64, 0x7FF0_0000_0000_0000),
 }
 _FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 #: what packed or quantised matrices are stored as; other integers are buffers (masks, positions)
@@ -62,6 +70,7 @@ class TensorFiles:
     place: Mapping[str, Path]
     _handles: dict[Path, Any] = field(default_factory=dict, repr=False, compare=False)
     _starts: dict[Path, dict[str, int]] = field(default_factory=dict, repr=False, compare=False)
+    _rows: dict[str, OnDisk] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def find(folder: Path, stem: str) -> TensorFiles:
@@ -122,6 +131,15 @@ class TensorFiles:
         Raises:
             BadInput: the tensor is quantised; or later, when it is read, holds a NaN or an infinity.
         """
+        if name not in self._rows:
+            self._rows[name] = self._found(name)
+        return self._rows[name]
+
+    def source(self, *extra: Path) -> Source:
+        """Hashes of the weight files and of ``extra`` ones."""
+        return source(self.folder, [*self.files, *(path for path in extra if path.exists())], pinned(self.folder))
+
+    def _found(self, name: str) -> OnDisk:
         file = self.place[name]
         if not self.is_weight(name):
             raise BadInput(
@@ -130,10 +148,6 @@ class TensorFiles:
         if file not in self._starts:
             self._starts[file] = _starts(file)
         return OnDisk(file, name, self._starts[file][name], torch.Size(self.shapes[name]), DTYPES[self.dtype(name)])
-
-    def source(self, *extra: Path) -> Source:
-        """Hashes of the weight files and of ``extra`` ones."""
-        return source(self.folder, [*self.files, *(path for path in extra if path.exists())], pinned(self.folder))
 
     def _handle(self, file: Path) -> Any:
         if file not in self._handles:
@@ -201,9 +215,12 @@ class OnDisk:
 
 
 def _is_finite(values: Tensor) -> bool:
-    # a NaN is the smallest and the largest of all; ten times as fast as asking every number
-    least, most = torch.aminmax(values if values.element_size() > 1 else values.float())
-    return bool(torch.isfinite(least) & torch.isfinite(most))
+    """Whether no number is infinite or none: of either sign, their bit patterns are the largest. No copy, and as fast as reading."""
+    if values.dtype not in _PATTERNS:
+        return bool(torch.isfinite(values.float()).all())
+    signed, unsigned, infinite = _PATTERNS[values.dtype]
+    bits = values.view(signed).numpy()
+    return bool(bits.max() < infinite) and bool(bits.view(unsigned).max() < infinite + (1 << (8 * bits.itemsize - 1)))
 
 
 def _starts(file: Path) -> dict[str, int]:

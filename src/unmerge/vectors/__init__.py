@@ -20,7 +20,7 @@ from unmerge.vectors.entries import at, largest
 from unmerge.vectors.gram import AllWeights, Gram, Stack, Weights, gram
 from unmerge.vectors.restricted import ChangedWeights, MaskedWeights
 from unmerge.vectors.source import Held, Skipped, TaskVector, common
-from unmerge.vectors.threads import one_thread
+from unmerge.vectors.threads import each_tensor, threads
 
 __all__ = [
     "LARGE",
@@ -42,13 +42,14 @@ __all__ = [
     "at",
     "block_of",
     "common",
+    "each_tensor",
     "gram",
     "largest",
     "loaded",
     "norm_squared",
-    "one_thread",
     "root",
     "row_slices",
     "singular_values",
+    "threads",
     "wide",
 ]

@@ -25,9 +25,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmerge.core.ahead import ahead
 from unmerge.vectors.delta import LARGE, Delta, Dense, LowRank, Subtracted, block_of, loaded, norm_squared, row_slices, square_of
 from unmerge.vectors.source import Skipped, TaskVector, common
+from unmerge.vectors.threads import each_tensor
 
 #: entries of a dense tensor converted at a time (32 MiB in float64)
 _BLOCK = 1 << 22
@@ -123,9 +123,13 @@ def gram(
     tensors = tuple(shapes)
     n, m = len(atoms), len(tensors)
     products, entries = np.zeros((m, n + 1, n + 1)), np.zeros(m, dtype=np.int64)
-    read = ahead(tensors, lambda tensor: [loaded(vector.delta(tensor)) if tensor in vector.shapes else None for vector in vectors])
-    for row, (tensor, (last, *changes)) in enumerate(zip(watch(tensors), read, strict=True)):
-        products[row], entries[row] = weights.products(tensor, changes, last)
+
+    def taken(tensor: str) -> tuple[NDArray[np.float64], int]:
+        last, *changes = (loaded(vector.delta(tensor)) if tensor in vector.shapes else None for vector in vectors)
+        return weights.products(tensor, changes, last)
+
+    for row, (_, found) in enumerate(zip(watch(tensors), each_tensor(tensors, shapes, taken), strict=True)):
+        products[row], entries[row] = found
     names = tuple(atom.name for atom in atoms)
     return Gram(names, tensors, products[:, :n, :n], products[:, :n, n], products[:, n, n], entries, skipped)
 
