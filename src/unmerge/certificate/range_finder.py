@@ -118,9 +118,9 @@ def _krylov(matrix: Tensor, count: int, generator: torch.Generator) -> tuple[Ten
     start = torch.randn((matrix.shape[1], count), generator=generator).to(matrix.device)
     blocks = [_orthonormal(matrix @ start)]
     for _ in range(_POWERS - 1):
-        blocks.append(_orthonormal(matrix @ (matrix.T @ blocks[-1].float())))
+        blocks.append(_orthonormal(matrix @ _back(matrix, blocks[-1])))
     basis = _orthonormal(torch.cat(blocks, 1))
-    small = (matrix.T @ basis.float()).double()
+    small = _back(matrix, basis).double()
     gram = small.T @ small
     with threads(1):
         values, vectors = torch.linalg.eigh(gram)
@@ -128,6 +128,11 @@ def _krylov(matrix: Tensor, count: int, generator: torch.Generator) -> tuple[Ten
     kept = values > 1e-7 * values[:1]  # none of a matrix that is zero
     values, vectors = values[kept], vectors[:, kept]
     return basis @ vectors, values, (small @ vectors) / values
+
+
+def _back(matrix: Tensor, directions: Tensor) -> Tensor:
+    """T^T Q, in the order that reads T row by row."""
+    return (directions.to(matrix.dtype).T @ matrix).T
 
 
 def _orthonormal(matrix: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from unmerge.certificate.range_finder import Leading
 from unmerge.certificate.spectrum import Signal, signal_of, signal_of_wide
 from unmerge.certificate.systems import solve
 from unmerge.certificate.unknown import left_over, rank_above_noise
-from unmerge.vectors import LARGE, Delta, LowRank, Stack, Subtracted, TaskVector, each_tensor, loaded, norm_squared
+from unmerge.vectors import LARGE, Delta, LowRank, Stack, Subtracted, TaskVector, each_tensor, norm_squared
 
 Matrix = NDArray[np.float64]
 
@@ -105,7 +105,7 @@ def _look(
     atoms: Sequence[TaskVector], target: TaskVector, known: Mapping[str, Looked], coefficients: Matrix, last: bool, tensor: str
 ) -> tuple[Matrix, Matrix, Matrix, int]:
     """Of one tensor (k, k) and (k,) normal equations, (k,) the atoms' squared norms over the noise, and in the last round the rank that is left."""
-    item, change = known[tensor], loaded(target.delta(tensor))
+    item, change = known[tensor], target.delta(tensor)
     own = [atom.delta(tensor) if tensor in atom.shapes else None for atom in atoms]
     square = norm_squared(change) if item.square is None else item.square
     parts = [delta.scaled(float(c)) for delta, c in zip(own, coefficients, strict=True) if delta is not None]

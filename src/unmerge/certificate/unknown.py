@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unmerge.certificate.range_finder import Leading
-from unmerge.vectors import LARGE, Delta, Dense, LowRank, Subtracted, norm_squared, threads
+from unmerge.vectors import LARGE, Delta, Dense, LowRank, Subtracted, expanded, norm_squared, threads
 
 #: what is smaller than this share of the target's change is the rounding of float32 computations
 _NOTHING = 1e-5
@@ -46,7 +46,7 @@ def left_over(target: Delta, components: Sequence[Delta], square: float | None =
     if len(low) == len(parts):
         rest = LowRank(torch.cat([part.b.double() for part in low], 1), torch.cat([part.a.double() for part in low], 0))
     elif math.prod(target.shape) > LARGE:
-        total = target.values.float() if isinstance(target, Subtracted) else target.dense().float().clone()
+        total = expanded(target).float() if isinstance(target, Subtracted) else target.dense().float().clone()
         for component in components:
             if isinstance(component, LowRank):
                 total.addmm_(component.b.float(), component.a.float(), alpha=-1)

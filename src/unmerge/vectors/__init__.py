@@ -19,6 +19,7 @@ from unmerge.vectors.delta import (
 from unmerge.vectors.entries import at, largest
 from unmerge.vectors.gram import AllWeights, Gram, Stack, Weights, gram
 from unmerge.vectors.restricted import ChangedWeights, MaskedWeights
+from unmerge.vectors.scratch import expanded
 from unmerge.vectors.source import Held, Skipped, TaskVector, common
 from unmerge.vectors.threads import each_tensor, threads
 
@@ -43,6 +44,7 @@ __all__ = [
     "block_of",
     "common",
     "each_tensor",
+    "expanded",
     "gram",
     "largest",
     "loaded",

@@ -144,7 +144,20 @@ class Subtracted:
     @property
     def values(self) -> Float[Tensor, ...]:
         """The whole difference, made now."""
-        return self.rows(slice(None))
+        return self.written(torch.empty(self.shape, dtype=self.dtype))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the difference."""
+        return torch.float64 if torch.float64 in (self.after.dtype, self.before.dtype) else torch.float32
+
+    def written(self, place: Float[Tensor, ...]) -> Float[Tensor, ...]:
+        """The whole difference, written to a tensor of its shape; a few rows of both are in memory beside it."""
+        if not self.shape:
+            return place.copy_(self.rows(slice(None)))
+        for block in row_slices(self.shape):
+            place[block] = self.rows(block)
+        return place
 
     def rows(self, block: slice) -> Float[Tensor, ...]:
         """Some rows of it."""

@@ -125,7 +125,9 @@ def gram(
     products, entries = np.zeros((m, n + 1, n + 1)), np.zeros(m, dtype=np.int64)
 
     def taken(tensor: str) -> tuple[NDArray[np.float64], int]:
-        last, *changes = (loaded(vector.delta(tensor)) if tensor in vector.shapes else None for vector in vectors)
+        last, *changes = (vector.delta(tensor) if tensor in vector.shapes else None for vector in vectors)
+        if any(isinstance(change, Subtracted) for change in changes):  # they are read more than once
+            last, *changes = (loaded(change) if change else None for change in (last, *changes))
         return weights.products(tensor, changes, last)
 
     for row, (_, found) in enumerate(zip(watch(tensors), each_tensor(tensors, shapes, taken), strict=True)):
