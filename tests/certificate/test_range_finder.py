@@ -106,7 +106,7 @@ def test_a_target_is_told_alike_in_either_way(monkeypatch: pytest.MonkeyPatch) -
 
     matrix = spiked((600, 700), 1.0)
     whole = spectrum.signal_of(Dense(matrix))
-    monkeypatch.setattr(spectrum, "LARGE", 1000)
+    monkeypatch.setattr("unmerge.vectors.delta.LARGE", 1000)
     part = spectrum.signal_of(Dense(matrix))
     assert part.rank == whole.rank
     held = torch.linalg.svdvals(part.left.T @ whole.left)

@@ -174,7 +174,7 @@ def test_coefficients_come_back_through_the_factors() -> None:
 @pytest.mark.parametrize("target", ["d", "b", "4", "s"])
 def test_large_tensors_in_float32(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a large tensor: within 4e-7 ||v|| ||t|| of float64, and not in it."""
-    monkeypatch.setattr(room, "LARGE", 1)
+    monkeypatch.setattr("unmerge.vectors.delta.LARGE", 1)
     torch.manual_seed(0)
     atoms = [LowRank(torch.randn(300, 8), torch.randn(8, 400)) for _ in range(4)]
     after, before = torch.randn(300, 400).bfloat16(), torch.randn(300, 400).bfloat16()

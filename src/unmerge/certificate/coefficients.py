@@ -8,7 +8,6 @@ least squares   nothing unknown is left: what remains is noise (dare's masks). A
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from unmerge.certificate.oblique import oblique
 from unmerge.certificate.refined import ROUNDS, Looked, refined
 from unmerge.certificate.rounding import FIGURES, Sample
 from unmerge.certificate.systems import jackknife_interval, own_answer, solve
-from unmerge.vectors import LARGE, Gram, TaskVector
+from unmerge.vectors import Gram, TaskVector, is_large
 
 Matrix = NDArray[np.float64]
 Watch = Callable[[Iterable[str]], Iterable[str]]
@@ -110,7 +109,7 @@ def measure(
     coarse = bool(sample and not trimmed and sample.coarseness > _COARSE)
     looked = _looked(seen, chosen, first, products)
     # where others than these coefficients are taken, only the rank of what is left is wanted: of large tensors one look is enough
-    once = (trimmed or coarse) and any(math.prod(item.shape) > LARGE for item in seen)
+    once = (trimmed or coarse) and any(is_large(item.shape) for item in seen)
     closer = refined([atoms[atom] for atom in chosen], target, looked, first, watch, rounds=1 if once else ROUNDS)
     rank, count = _quantile(closer.ranks), _quantile(np.rint(closer.ranks / [item.usual_rank for item in seen]))
     leaked = leak(products, chosen) / np.sqrt(np.einsum("mii->i", products.gram)[chosen])

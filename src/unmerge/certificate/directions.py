@@ -6,7 +6,6 @@ summed ranks) are all that is needed, whatever the width of the tensor.
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 from torch import Tensor
 
-from unmerge.vectors import LARGE, Delta, LowRank, block_of, row_slices
+from unmerge.vectors import Delta, LowRank, block_of, device_for, is_large, row_slices
 
 Matrix = NDArray[np.float64]
 
@@ -93,11 +92,13 @@ class Directions:
         if isinstance(delta, LowRank):
             product = (self.left.T @ delta.b.double()) * (delta.a.double() @ self.right).T
             return np.asarray(product.sum(1).numpy())
-        dtype = torch.float32 if math.prod(self.shape) > LARGE else torch.float64
-        left, right, along = self.left.to(dtype), self.right.to(dtype), torch.zeros(len(self.values), dtype=torch.float64)
+        dtype = torch.float32 if is_large(self.shape) else torch.float64
+        place = device_for(self.shape)
+        left, right = self.left.to(place, dtype), self.right.to(place, dtype)
+        along = torch.zeros(len(self.values), dtype=torch.float64, device=place)
         for block in row_slices(delta.shape):
-            along += ((block_of(delta, block).to(dtype) @ right) * left[block]).sum(0, dtype=torch.float64)
-        return np.asarray(along.numpy())
+            along += ((block_of(delta, block).to(place, dtype) @ right) * left[block]).sum(0, dtype=torch.float64)
+        return np.asarray(along.cpu().numpy())
 
     def surrogates(self, weights: Matrix, rank: int) -> Matrix:
         """Containment of every direction in surrogate targets of a given signal rank.
@@ -113,7 +114,7 @@ class Directions:
             (surrogates, R).
         """
         gram_left, gram_right = (self.left.T @ self.left).numpy(), (self.right.T @ self.right).numpy()
-        if math.prod(self.shape) > LARGE and rank >= max((np.isin(self.owner, np.flatnonzero(weight)).sum() for weight in weights), default=0):
+        if is_large(self.shape) and rank >= max((np.isin(self.owner, np.flatnonzero(weight)).sum() for weight in weights), default=0):
             return self._uncut(weights, rank, gram_left, gram_right)
         result = np.zeros((len(weights), len(self.values)))
         for row, weight in enumerate(weights):

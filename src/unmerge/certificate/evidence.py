@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from unmerge.certificate.directions import Directions
 from unmerge.certificate.spectrum import Signal, expected_containment, signal_of
-from unmerge.vectors import Delta, Dense, LowRank, Subtracted, TaskVector, each_tensor, expanded
+from unmerge.vectors import Delta, Dense, LowRank, Subtracted, TaskVector, each_tensor, expanded, placed
 
 Matrix = NDArray[np.float64]
 
@@ -109,7 +109,7 @@ def gather(
             return None
         directions = Directions.of(low, DIRECTIONS).with_stand_ins(len(atoms), weights.shape[1] - len(atoms), tensor)
         usual_rank = float(np.median([delta.rank for _, delta in low]))
-        change = target.delta(tensor)
+        change = placed(target.delta(tensor))
         return _evidence(tensor, directions, Dense(expanded(change)) if isinstance(change, Subtracted) else change, weights, usual_rank)
 
     found = [item for _, item in zip(watch(matrices), each_tensor(matrices, target.shapes, told), strict=True)]

@@ -7,7 +7,6 @@ and target, and least squares follows. Two such rounds are enough: each moves by
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from unmerge.certificate.range_finder import Leading
 from unmerge.certificate.spectrum import Signal, signal_of, signal_of_wide
 from unmerge.certificate.systems import solve
 from unmerge.certificate.unknown import left_over, rank_above_noise
-from unmerge.vectors import LARGE, Delta, LowRank, Stack, Subtracted, TaskVector, each_tensor, norm_squared
+from unmerge.vectors import Delta, LowRank, Stack, Subtracted, TaskVector, each_tensor, is_large, norm_squared, placed
 
 Matrix = NDArray[np.float64]
 
@@ -105,7 +104,7 @@ def _look(
     atoms: Sequence[TaskVector], target: TaskVector, known: Mapping[str, Looked], coefficients: Matrix, last: bool, tensor: str
 ) -> tuple[Matrix, Matrix, Matrix, int]:
     """Of one tensor (k, k) and (k,) normal equations, (k,) the atoms' squared norms over the noise, and in the last round the rank that is left."""
-    item, change = known[tensor], target.delta(tensor)
+    item, change = known[tensor], placed(target.delta(tensor))
     own = [atom.delta(tensor) if tensor in atom.shapes else None for atom in atoms]
     square = norm_squared(change) if item.square is None else item.square
     parts = [delta.scaled(float(c)) for delta, c in zip(own, coefficients, strict=True) if delta is not None]
@@ -123,14 +122,14 @@ def _look(
 
 def _signal_of(rest: Delta | None, item: Looked, components: Sequence[Delta]) -> tuple[Signal | None, Leading | None]:
     """The signal in what is left, and of a wide dense change the triples that it was read off."""
-    if rest is None or isinstance(rest, LowRank) or math.prod(rest.shape) <= LARGE:
+    if rest is None or isinstance(rest, LowRank) or not is_large(rest.shape):
         return (signal_of(rest) if rest else None), None
     return signal_of_wide(rest.values, item.expected(components))
 
 
 def _correlation(stack: Stack, change: Delta, rest: Delta | None, parts: Sequence[Delta]) -> Matrix:
     """(k,) inner products with the target. Of a difference on disk what is left is at hand, and the components are of low rank."""
-    if rest is None or not isinstance(change, Subtracted) or math.prod(change.shape) <= LARGE:
+    if rest is None or not isinstance(change, Subtracted) or not is_large(change.shape):
         return stack.correlation(change)
     return sum((stack.correlation(part) for part in parts), stack.correlation(rest))
 
@@ -145,4 +144,4 @@ def _off(delta: Delta | None, signal: Signal | None, most: int | None) -> Delta 
     left, right = signal.left[:, :most], signal.right[:, :most]
     projected = LowRank(b - left @ (left.T @ b), a - (a @ right) @ right.T)
     # beside noise float32 is enough
-    return LowRank(projected.b.float(), projected.a.float()) if signal.noise and math.prod(delta.shape) > LARGE else projected
+    return LowRank(projected.b.float(), projected.a.float()) if signal.noise and is_large(delta.shape) else projected

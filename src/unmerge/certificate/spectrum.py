@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmerge.certificate.range_finder import Leading
-from unmerge.vectors import LARGE, Delta, LowRank, threads
+from unmerge.vectors import Delta, LowRank, is_large, threads
 
 Values = NDArray[np.float64]
 
@@ -76,7 +76,7 @@ def signal_of(delta: Delta) -> Signal:
     shape = (delta.shape[0], delta.shape[1])
     if isinstance(delta, LowRank):
         left, values, transposed = delta.svd()
-    elif math.prod(shape) > LARGE:
+    elif is_large(shape):
         return signal_of_wide(delta.values.float())[0]
     else:
         left, values, transposed = torch.linalg.svd(delta.values.double(), full_matrices=False)

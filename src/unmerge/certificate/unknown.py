@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unmerge.certificate.range_finder import Leading
-from unmerge.vectors import LARGE, Delta, Dense, LowRank, Subtracted, expanded, norm_squared, threads
+from unmerge.vectors import Delta, Dense, LowRank, Subtracted, expanded, is_large, norm_squared, threads
 
 #: what is smaller than this share of the target's change is the rounding of float32 computations
 _NOTHING = 1e-5
@@ -45,13 +45,13 @@ def left_over(target: Delta, components: Sequence[Delta], square: float | None =
     rest: Delta
     if len(low) == len(parts):
         rest = LowRank(torch.cat([part.b.double() for part in low], 1), torch.cat([part.a.double() for part in low], 0))
-    elif math.prod(target.shape) > LARGE:
+    elif is_large(target.shape):
         total = expanded(target).float() if isinstance(target, Subtracted) else target.dense().float().clone()
         for component in components:
             if isinstance(component, LowRank):
-                total.addmm_(component.b.float(), component.a.float(), alpha=-1)
+                total.addmm_(component.b.to(total), component.a.to(total), alpha=-1)
             else:
-                total -= component.dense()
+                total -= component.dense().to(total)
         rest = Dense(total)
     else:
         total = parts[0].dense().double()

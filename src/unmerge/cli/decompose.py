@@ -38,6 +38,14 @@ def decompose(
             "UNMERGE_CACHE names, or none.",
         ),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            help="Where large tensors are worked on: cpu, or a card such as cuda or cuda:1. Default: what UNMERGE_DEVICE names, else the first "
+            "card there is, else cpu.",
+        ),
+    ] = None,
     check_dictionary: Annotated[
         bool,
         typer.Option("--check-dictionary", help="Report on the dictionary alone: duplicates, conditioning, modules that would be blind."),
@@ -52,6 +60,7 @@ def decompose(
     from unmerge.decomposition.dictionary import only
     from unmerge.decomposition.run import DEFAULT_METHOD, DEFAULT_SPACE
     from unmerge.report.decomposition_table import show_decomposition
+    from unmerge.vectors import DEVICE
 
     if check_dictionary:
         _check(dictionary, base, json, {"a target": target, "--method": method, "--space": space, "--modules": modules})
@@ -60,6 +69,8 @@ def decompose(
         raise BadInput(expected="a target", found="none", where="decompose", hint="name one, or give --check-dictionary")
     if cache:
         os.environ[VARIABLE] = str(cache)
+    if device:
+        os.environ[DEVICE] = device
     opened = open_base(base) if base else None
     atoms = open_dictionary(dictionary, opened).only(modules)
     vector = only(open_vector(target, opened), modules)

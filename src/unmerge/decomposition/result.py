@@ -121,6 +121,7 @@ class Decomposition(BaseModel):
     Attributes:
         method: how the coefficients were found.
         modules: a regular expression that is found in the names of the tensors that were looked at; None for all.
+        device: where large tensors were worked on.
         space: where the method looked; the keys below are of all weights, unless they say otherwise.
         reconstruction_error: ||t - t_hat|| / ||t||.
         reconstruction_error_in_space: the same over the weights that the method saw; None where the target changes none of them.
@@ -140,6 +141,7 @@ class Decomposition(BaseModel):
     method: str
     space: str = "exact"
     modules: str | None = None
+    device: str = "cpu"
     target: Source
     base: Source | None
     dictionary: dict[str, Source]

@@ -18,7 +18,7 @@ from unmerge.decomposition.known_products import products_of
 from unmerge.decomposition.result import Absent, Component, Decomposition, SkippedTensor, Unexplained
 from unmerge.decomposition.spaces import SPACES
 from unmerge.solvers import SOLVERS, Problem
-from unmerge.vectors import Gram, gram
+from unmerge.vectors import Gram, chosen_device, gram
 
 CERTIFICATE = "certificate"
 #: every method, by the name that ``--method`` takes
@@ -56,7 +56,7 @@ def decompose(
         raise BadInput(expected=f"one of {', '.join(METHODS)}", found=method, where="--method", hint="choose one of them")
     if space not in SPACES:
         raise BadInput(expected=f"one of {', '.join(SPACES)}", found=space, where="--space", hint="choose one of them")
-    started = time.monotonic()
+    started, where = time.monotonic(), chosen_device()
     products = products_of(target, dictionary, watch) if products is None else products
     problem = problem_of(products)
     _refuse_zero(problem, target, dictionary)
@@ -79,6 +79,7 @@ def decompose(
         method=method,
         space=space,
         modules=target.modules,
+        device=str(where),
         target=target.source(),
         base=base.source() if base else None,
         dictionary={atom.name: atom.source() for atom in dictionary.atoms},

@@ -9,6 +9,7 @@ from unmerge.vectors.delta import (
     Shape,
     Subtracted,
     block_of,
+    is_large,
     loaded,
     norm_squared,
     root,
@@ -16,6 +17,7 @@ from unmerge.vectors.delta import (
     singular_values,
     wide,
 )
+from unmerge.vectors.device import DEVICE, chosen_device, device_for, placed
 from unmerge.vectors.entries import at, largest
 from unmerge.vectors.gram import AllWeights, Gram, Stack, Weights, gram
 from unmerge.vectors.restricted import ChangedWeights, MaskedWeights
@@ -24,6 +26,7 @@ from unmerge.vectors.source import Held, Skipped, TaskVector, common
 from unmerge.vectors.threads import each_tensor, threads
 
 __all__ = [
+    "DEVICE",
     "LARGE",
     "AllWeights",
     "ChangedWeights",
@@ -42,13 +45,17 @@ __all__ = [
     "Weights",
     "at",
     "block_of",
+    "chosen_device",
     "common",
+    "device_for",
     "each_tensor",
     "expanded",
     "gram",
+    "is_large",
     "largest",
     "loaded",
     "norm_squared",
+    "placed",
     "root",
     "row_slices",
     "singular_values",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import EllipsisType
 from typing import Protocol, runtime_checkable
 
@@ -20,6 +20,7 @@ from unmerge.vectors.threads import threads
 
 Shape = tuple[int, ...]
 
+PROCESSOR = torch.device("cpu")
 #: products over more weights than this are taken in float32, and decompositions by faster ways
 LARGE = 1 << 20
 #: eigenvalues of a Gram matrix below this share of the largest are rounding
@@ -62,7 +63,7 @@ class LowRank:
             most: how many values at most; all where none is given.
         """
         b, a = self.b.double(), self.a.double()
-        if math.prod(self.shape) <= LARGE:
+        if not is_large(self.shape):
             (q_b, r_b), (q_a, r_a) = torch.linalg.qr(b), torch.linalg.qr(a.T)
             left, values, right = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
             return q_b @ left[:, :most], values[:most], right[:most] @ q_a.T
@@ -128,10 +129,12 @@ class Subtracted:
     Attributes:
         after: the fine-tuned tensor.
         before: the base's, of the same shape.
+        device: where the difference is taken.
     """
 
     after: Rows
     before: Rows
+    device: torch.device = PROCESSOR
 
     @property
     def shape(self) -> Shape:
@@ -139,12 +142,17 @@ class Subtracted:
 
     def loaded(self) -> Subtracted:
         """The same in memory; what is too large for that stays where it is."""
-        return Subtracted(*(side if isinstance(side, Tensor) or side.is_huge else side[:] for side in (self.after, self.before)))
+        after, before = (side if isinstance(side, Tensor) or side.is_huge else side[:] for side in (self.after, self.before))
+        return Subtracted(after, before, self.device)
+
+    def on(self, device: torch.device) -> Subtracted:
+        """The same, taken on a device: rows are moved as they are read, in their own dtype."""
+        return replace(self, device=device)
 
     @property
     def values(self) -> Float[Tensor, ...]:
         """The whole difference, made now."""
-        return self.written(torch.empty(self.shape, dtype=self.dtype))
+        return self.written(torch.empty(self.shape, dtype=self.dtype, device=self.device))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -161,12 +169,13 @@ class Subtracted:
 
     def rows(self, block: slice) -> Float[Tensor, ...]:
         """Some rows of it."""
-        if self.before.dtype == torch.float64:
-            return self.after[block].double() - self.before[block]
-        difference = wide(self.after[block])
-        base = wide(self.before[block]) if self.before.dtype.itemsize == 1 else self.before[block]  # torch does not promote 8-bit floats
+        after, before = (side[block].to(self.device) for side in (self.after, self.before))
+        if before.dtype == torch.float64:
+            return after.double() - before
+        difference = wide(after)
+        base = wide(before) if before.dtype.itemsize == 1 else before  # torch does not promote 8-bit floats
         # in place where widening has made a copy; what was read must not be written to
-        return difference - base if self.after.dtype == difference.dtype else difference.sub_(base)
+        return difference - base if after.dtype == difference.dtype else difference.sub_(base)
 
     def dense(self) -> Float[Tensor, ...]:
         """The whole difference."""
@@ -178,6 +187,11 @@ class Subtracted:
 
 
 Delta = LowRank | Dense | Subtracted
+
+
+def is_large(shape: Shape) -> bool:
+    """Whether a tensor has more than LARGE weights."""
+    return math.prod(shape) > LARGE
 
 
 def loaded(delta: Delta) -> Delta:
@@ -224,7 +238,7 @@ def norm_squared(delta: Delta) -> float:
 
 def square_of(values: Float[Tensor, "rows columns"]) -> float:
     """Its squared norm: rows in its own precision where it is large, added up in float64."""
-    if values.numel() <= LARGE:
+    if not is_large(values.shape):
         return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
     return float(torch.linalg.vector_norm(values, dim=1).double().square().sum())
 

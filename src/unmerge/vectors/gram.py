@@ -25,7 +25,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmerge.vectors.delta import LARGE, Delta, Dense, LowRank, Subtracted, block_of, loaded, norm_squared, row_slices, square_of
+from unmerge.vectors.delta import Delta, Dense, LowRank, Subtracted, block_of, is_large, loaded, norm_squared, row_slices, square_of
+from unmerge.vectors.device import device_for, placed
 from unmerge.vectors.source import Skipped, TaskVector, common
 from unmerge.vectors.threads import each_tensor
 
@@ -92,11 +93,11 @@ class AllWeights(Weights):
     known: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def products(self, tensor: str, atoms: Sequence[Delta | None], target: Delta | None) -> tuple[NDArray[np.float64], int]:
-        n, stack = len(atoms), Stack.of(atoms)
+        n, stack = len(atoms), Stack.of([placed(atom) if atom else None for atom in atoms])
         products = np.zeros((n + 1, n + 1))
         products[:n, :n] = self.known[tensor] if tensor in self.known else stack.gram()
         if target is not None:
-            correlation, products[n, n] = stack.with_target(target)
+            correlation, products[n, n] = stack.with_target(placed(target))
             products[:n, n] = products[n, :n] = correlation
         return products, max(math.prod(delta.shape) for delta in (target, *atoms) if delta is not None)
 
@@ -159,18 +160,23 @@ class Stack:
     @cached_property
     def b(self) -> Float[Tensor, "out directions"]:
         """(out, R) the B factors side by side."""
-        return torch.cat([delta.b.to(self._dtype) for delta in self.low.values()], dim=1)
+        return torch.cat([delta.b.to(self._device, self._dtype) for delta in self.low.values()], dim=1)
 
     @cached_property
     def a(self) -> Float[Tensor, "directions into"]:
         """(R, in) the A factors one below the other."""
-        return torch.cat([delta.a.to(self._dtype) for delta in self.low.values()], dim=0)
+        return torch.cat([delta.a.to(self._device, self._dtype) for delta in self.low.values()], dim=0)
 
     @cached_property
     def _dtype(self) -> torch.dtype:
         """float32 for products over many weights, unless a factor has more; float64 for few, where it costs nothing."""
-        few = any(math.prod(delta.shape) <= LARGE for delta in self.low.values())
+        few = not all(is_large(delta.shape) for delta in self.low.values())
         return torch.float64 if few or any(torch.float64 in (delta.b.dtype, delta.a.dtype) for delta in self.low.values()) else torch.float32
+
+    @cached_property
+    def _device(self) -> torch.device:
+        """Where the factors are put side by side, and met by dense changes."""
+        return device_for(next(iter(self.low.values())).shape)
 
     def gram(self) -> NDArray[np.float64]:
         """(n, n) inner products between the atoms."""
@@ -211,7 +217,7 @@ class Stack:
         products = np.zeros((size, self.count))
         for start in range(0, size, step := max(1, -(-size // _PARTS))):
             end = min(start + step, size)
-            part = ((b[:, :end].T @ b[:, start:end]).double() * (a[:end] @ a[start:end].T)).numpy()
+            part = ((b[:, :end].T @ b[:, start:end]).double() * (a[:end] @ a[start:end].T)).cpu().numpy()
             products[:end] += part @ owners[start:end]
             products[start:end] += part[:start].T @ owners[:start]
         return np.asarray(owners.T @ products)
@@ -223,12 +229,12 @@ class Stack:
         """
         if not self.low:
             return np.zeros(self.count), norm_squared(target)
-        along, square = torch.zeros(self.b.shape[1], dtype=torch.float64), 0.0
+        along, square = torch.zeros(self.b.shape[1], dtype=torch.float64, device=self._device), 0.0
         for block in row_slices(target.shape, _BLOCK):
-            values = block_of(target, block).to(self.a.dtype)
+            values = block_of(target, block).to(self.a)
             square += square_of(values)
             along += (values @ self.a.T).mul_(self.b[block]).sum(0)
-        return np.asarray(self._owners().T @ along.numpy(), dtype=np.float64), square
+        return np.asarray(self._owners().T @ along.cpu().numpy(), dtype=np.float64), square
 
     def _owners(self) -> NDArray[np.float64]:
         """(R, n) indicator: which atom a direction belongs to."""
@@ -237,5 +243,8 @@ class Stack:
 
 def _dot(left: Dense | Subtracted, right: Dense | Subtracted) -> float:
     """<left, right> in float64, converted block by block."""
-    blocks = row_slices(left.shape, _BLOCK)
-    return sum(float(block_of(left, block).double().flatten() @ block_of(right, block).double().flatten()) for block in blocks)
+    total = 0.0
+    for block in row_slices(left.shape, _BLOCK):
+        values = block_of(left, block).double().flatten()
+        total += float(values @ block_of(right, block).to(values).flatten())
+    return total

@@ -30,5 +30,5 @@ def scratch(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def expanded(difference: Subtracted) -> Float[Tensor, ...]:
-    """The whole difference in this thread's piece of memory."""
-    return difference.written(scratch(difference.shape, difference.dtype))
+    """The whole difference, of a processor's in this thread's piece of memory; a card's memory is kept by torch itself."""
+    return difference.written(scratch(difference.shape, difference.dtype)) if difference.device.type == "cpu" else difference.values
