@@ -1,8 +1,9 @@
 """What a decomposition costs at real sizes, beside three other ways, and how it grows: synthetic models on disk, one run.
 
-    python benchmarks/sizes.py [--only headline growth detection] [--json FILE] [--scratch DIR]
+    python benchmarks/sizes.py [--only headline whole growth detection] [--json FILE] [--scratch DIR]
 
 headline    one layer of Qwen2.5-7B: attention with a checkpoint and with an adapter as target, and all linear modules
+whole       all linear modules of as many layers of Qwen2.5-7B as the disk holds, a checkpoint as target; once
 growth      three sizes each of weights, adapters, rank and layers, one varied at a time
 detection   precision and recall on merges with a 7B model's shapes and statistics, all groups
 
@@ -47,14 +48,16 @@ from unmerge.decomposition.findings import from_certificate
 from unmerge.solvers import SOLVERS
 from unmerge.studies.memory import Peak
 from unmerge.studies.synthetic.architectures import Architecture
-from unmerge.studies.synthetic.make import SynthDesign, synthesise
+from unmerge.studies.synthetic.make import SYNTH, SynthDesign, synthesise
 from unmerge.studies.targets import targets
 from unmerge.studies.worker import Job, run_job
 from unmerge.vectors import AllWeights, gram
 
 KEPT, MEMORY = 100_000, 3 << 30
 WAYS = ("gram", "known", "certificate", "expanded", "read", "dense")
-ROWS = ("headline", "growth", "detection")
+ROWS = ("headline", "whole", "growth", "detection")
+#: bytes of a layer of the whole model, with everything that is made of it, and what is left free on the disk
+_LAYER, _FREE = 1_200_000_000, 5_000_000_000
 
 Row = dict[str, Any]
 #: what a row is made of, kept as soon as it is there
@@ -66,7 +69,7 @@ class Size:
     """What is measured: a target of three components, two of them in the dictionary."""
 
     architecture: str = "Qwen2.5-1.5B"
-    layers: int = 1
+    layers: int = 4
     modules: str = "attention"
     adapters: int = 12
     rank: int = 32
@@ -102,13 +105,13 @@ GROWTH: dict[str, list[Size]] = {
     "weights": [Size(name) for name in ("Qwen2.5-0.5B", "Qwen2.5-1.5B", "Qwen2.5-7B")],
     "adapters": [Size(adapters=count) for count in (6, 12, 24)],
     "rank": [Size(rank=rank) for rank in (8, 16, 32)],
-    "layers": [Size(layers=count) for count in (1, 2, 4)],
+    "layers": [Size(layers=count) for count in (2, 4, 8)],
 }
-SEVEN = Size("Qwen2.5-7B", adapters=25)
+SEVEN = Size("Qwen2.5-7B", layers=1, adapters=25)
 HEADLINE = {
     "attention, checkpoint": SEVEN,
     "attention, adapter": replace(SEVEN, is_adapter=True),
-    "all linear modules, checkpoint": replace(SEVEN, modules="linear"),
+    "all linear modules, checkpoint": (WHOLE := replace(SEVEN, modules="linear")),
 }
 
 
@@ -118,16 +121,18 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=f"some of {', '.join(ROWS)}")
     parser.add_argument("--json", type=Path, default=Path("runs/bench.json"), help="the file that keeps the figures")
     parser.add_argument("--scratch", type=Path, help="where models are written for a while; 2 GB at most, 12 GB for detection")
+    parser.add_argument("--whole", type=Path, help="where the whole model is made and left for another run; it is made and removed by default")
     parser.add_argument("--rounds", type=int, default=3, help="medians are of so many")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help=f"some of {', '.join(WAYS)}")
     parser.add_argument("--layers", type=int, default=2, help="of the 7B model, for detection")
     parser.add_argument("--modules", default="attention", help="that adapters change, for detection: attention, or linear")
     arguments = parser.parse_args()
     rows = read_json(arguments.json, "an earlier record")["rows"] if arguments.json.exists() else {}
+    measure = {"headline": _headline, "whole": _whole, "growth": _growth, "detection": _detection}
     for name in arguments.only:
         rows[name] = {}
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-            for part, measured in {"headline": _headline, "growth": _growth, "detection": _detection}[name](Path(scratch), arguments):
+            for part, measured in measure[name](Path(scratch), arguments):
                 rows[name][part] = measured
                 record = {"rows": {row: rows[row] for row in ROWS if row in rows}, "threads": torch.get_num_threads()}
                 write_json(arguments.json, {**record, "environment": environment().model_dump()})
@@ -136,6 +141,17 @@ def main() -> None:
 def _headline(scratch: Path, arguments: argparse.Namespace) -> Parts:
     for name, size in HEADLINE.items():
         yield name, _measured(name, size, scratch, arguments)
+
+
+def _whole(scratch: Path, arguments: argparse.Namespace) -> Parts:
+    folder = arguments.whole or scratch / "whole"
+    if (folder / SYNTH).exists():
+        layers = read_json(folder / SYNTH, "what was made")["layers"]
+    else:
+        layers = min(Architecture.named(SEVEN.architecture).layers, (shutil.disk_usage(scratch).free - _FREE) // _LAYER)
+        replace(WHOLE, layers=layers).make(folder)
+    once = argparse.Namespace(**vars(arguments) | {"rounds": 1})
+    yield WHOLE.modules, _ways(f"{layers} layers", replace(WHOLE, layers=layers), folder, once)
 
 
 def _growth(scratch: Path, arguments: argparse.Namespace) -> Parts:
@@ -155,9 +171,16 @@ def _exponent(points: list[Row], of: str, way: str) -> float:
 
 
 def _measured(name: str, size: Size, scratch: Path, arguments: argparse.Namespace) -> Row:
-    """Make a model, and measure every way on it."""
+    """Make a model, measure every way on it, and remove it."""
     folder = scratch / "model"
     size.make(folder)
+    row = _ways(name, size, folder, arguments)
+    shutil.rmtree(folder)
+    return row
+
+
+def _ways(name: str, size: Size, folder: Path, arguments: argparse.Namespace) -> Row:
+    """Measure every way on a model."""
     base = None if size.is_adapter else open_base(folder / "zoo-base")
     dictionary = open_dictionary([folder / "known"], base)
     (place,) = (folder / "targets").iterdir()
@@ -175,7 +198,6 @@ def _measured(name: str, size: Size, scratch: Path, arguments: argparse.Namespac
     if 16 * weights * (size.adapters + 1) < MEMORY:
         ways["dense"] = lambda: _dense(dictionary, target)
     found = {way: _timed(work, arguments.rounds) for way, work in ways.items() if way in arguments.ways}
-    shutil.rmtree(folder)
     row = {"weights": weights, "layers": size.layers, "adapters": size.adapters, "rank": size.rank, "architecture": size.architecture, "ways": found}
     told = "   ".join(f"{way} {figures['seconds']:.2f} s ({figures['cpu']:.2f}), {figures['mib']:.0f} MiB" for way, figures in found.items())
     print(f"{name}: {weights:,} weights, {size.adapters} adapters of rank {size.rank}: {told}", flush=True)

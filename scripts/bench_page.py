@@ -39,12 +39,14 @@ def main() -> None:
     ]
     if "headline" in rows:
         sections += ["## One layer of Qwen2.5-7B", *(_headline(name, row) for name, row in rows["headline"].items())]
+    if "whole" in rows:
+        sections += ["## The whole model", *(_whole(row, rows.get("headline", {})) for row in rows["whole"].values())]
     if "growth" in rows:
         figure = _draw(rows["growth"], arguments.out.parent / "images" / "bench-growth")
         sections += ["## Growth", _growth(rows["growth"]), f"![Seconds over sizes](images/{figure.name})"]
     if "detection" in rows:
         sections += ["## Precision and recall at a 7B model's shapes", _detection(rows["detection"])]
-    if missing := [name for name in ("headline", "growth", "detection") if name not in rows]:
+    if missing := [name for name in ("headline", "whole", "growth", "detection") if name not in rows]:
         sections.append(f"Not in this record: {', '.join(missing)} (`make bench ROW={missing[0]}`).")
     versions = {"python": record["environment"]["python"], **record["environment"]["versions"]}
     sections += ["## Versions", ", ".join(f"{name} {version}" for name, version in versions.items()) + "."]
@@ -52,6 +54,24 @@ def main() -> None:
 
 
 def _headline(name: str, row: dict[str, Any]) -> str:
+    return f"### {name.capitalize()}\n\n{_about(row)}\n\n{_ways(row)}"
+
+
+def _whole(row: dict[str, Any], headline: dict[str, Any]) -> str:
+    """The ways that were measured, and the slowest by what it takes for one layer: all layers have the same shapes."""
+    one = headline.get("all linear modules, checkpoint", {"ways": {}})["ways"].get("expanded")
+    told = ""
+    if one is not None:
+        row = row | {"ways": row["ways"] | {"expanded": one | {figure: one[figure] * row["layers"] for figure in ("cpu", "seconds")}}}
+        told = " What expanding takes is that of one layer, above, times the number of layers; its memory is for one."
+    return f"All linear modules of {row['layers']} layers of {row['architecture']}: {_about(row)} Once, files read from disk.{told}\n\n{_ways(row)}"
+
+
+def _about(row: dict[str, Any]) -> str:
+    return f"{row['weights']:,} weights, {row['adapters']} adapters of rank {row['rank']}."
+
+
+def _ways(row: dict[str, Any]) -> str:
     slowest = row["ways"].get("expanded", {"cpu": float("nan"), "seconds": float("nan")})
     lines = [
         [
@@ -66,8 +86,7 @@ def _headline(name: str, row: dict[str, Any]) -> str:
         if (found := row["ways"].get(way))
     ]
     titles = ["way", "processor, s", "clock, s", "times less processor", "times less clock", "memory, MiB"]
-    about = f"{row['weights']:,} weights, {row['adapters']} adapters of rank {row['rank']}."
-    return f"### {name.capitalize()}\n\n{about}\n\n{table(titles, lines)}"
+    return table(titles, lines)
 
 
 def _growth(growth: dict[str, Any]) -> str:
@@ -78,7 +97,7 @@ def _growth(growth: dict[str, Any]) -> str:
             seconds = " / ".join(f"{point['ways'][way]['cpu']:.2f}" for point in found["points"])
             lines.append([varied, sizes, _WAYS[way], seconds, f"{exponent:.2f}"])
     told = "Seconds of the processor grow as size to the power of the exponent, fitted to three sizes; what is not varied: Qwen2.5-1.5B's attention, "
-    return told + "one layer, 12 adapters of rank 32.\n\n" + table(["varied", "sizes", "way", "processor, s", "exponent"], lines)
+    return told + "four layers, 12 adapters of rank 32.\n\n" + table(["varied", "sizes", "way", "processor, s", "exponent"], lines)
 
 
 def _draw(growth: dict[str, Any], stem: Path) -> Path:
