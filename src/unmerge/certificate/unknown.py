@@ -86,7 +86,7 @@ def signal_rank_by_flips(matrix: Float[Tensor, "out into"], nothing: float = 0.0
         rest = matrix - (left[:, :rank] * values[:rank]) @ right[:rank]
         energy = math.sqrt((1 - rank / rows) * (1 - rank / columns))
         reach = (math.sqrt(rows - rank) + math.sqrt(columns - rank)) / (math.sqrt(rows) + math.sqrt(columns))
-        edge = _MARGIN * max(float(torch.linalg.matrix_norm(rest * signs, 2)) for signs in flips) * reach / energy
+        edge = _MARGIN * max(_largest(rest * signs) for signs in flips) * reach / energy
         above = int((values > max(edge, nothing)).sum())
         if above <= rank:
             break

@@ -22,7 +22,7 @@ Shape = tuple[int, ...]
 
 PROCESSOR = torch.device("cpu")
 #: products over more weights than this are taken in float32, and decompositions by faster ways
-LARGE = 1 << 20
+LARGE = 1 << 18
 #: eigenvalues of a Gram matrix below this share of the largest are rounding
 _ROUNDING = 1e-15
 #: entries of a dense change that are widened at a time (16 MiB in float32)
