@@ -1,8 +1,9 @@
 """What a decomposition costs at real sizes, beside three other ways, and how it grows: synthetic models on disk, one run.
 
-    python benchmarks/sizes.py [--only headline whole growth detection] [--json FILE] [--scratch DIR]
+    python benchmarks/sizes.py [--only headline command whole growth detection] [--json FILE] [--scratch DIR]
 
 headline    one layer of Qwen2.5-7B: attention with a checkpoint and with an adapter as target, and all linear modules
+command     ``unmerge decompose`` of an adapter, all attention modules of Qwen2.5-7B, with nothing kept and with what it keeps
 whole       all linear modules of as many layers of Qwen2.5-7B as the disk holds, a checkpoint as target; once
 growth      three sizes each of weights, adapters, rank and layers, one varied at a time
 detection   precision and recall on merges with a 7B model's shapes and statistics, all groups
@@ -26,12 +27,14 @@ import argparse
 import os
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command line does, before torch is loaded
 
@@ -55,11 +58,12 @@ from unmerge.vectors import AllWeights, gram
 
 KEPT, MEMORY = 100_000, 3 << 30
 WAYS = ("gram", "known", "certificate", "expanded", "read", "dense")
-ROWS = ("headline", "whole", "growth", "detection")
+ROWS = ("headline", "command", "whole", "growth", "detection")
 #: bytes of a layer of the whole model, with everything that is made of it, and what is left free on the disk
 _LAYER, _FREE = 1_200_000_000, 5_000_000_000
 
 Row = dict[str, Any]
+Modules = Literal["attention", "linear"]
 #: what a row is made of, kept as soon as it is there
 Parts = Iterator[tuple[str, Row]]
 
@@ -70,7 +74,7 @@ class Size:
 
     architecture: str = "Qwen2.5-1.5B"
     layers: int = 4
-    modules: str = "attention"
+    modules: Modules = "attention"
     adapters: int = 12
     rank: int = 32
     is_adapter: bool = False
@@ -93,7 +97,7 @@ class Size:
         synthesise(design, folder)
 
 
-def _plan(architecture: str, modules: str, file: Path) -> str:
+def _plan(architecture: str, modules: Modules, file: Path) -> str:
     """The architecture; without its MLP, which would only be written, where adapters change attention alone."""
     if modules == "linear":
         return architecture
@@ -113,6 +117,8 @@ HEADLINE = {
     "attention, adapter": replace(SEVEN, is_adapter=True),
     "all linear modules, checkpoint": (WHOLE := replace(SEVEN, modules="linear")),
 }
+#: modules that adapters change, and layers of the 7B model
+DETECTION: dict[Modules, int] = {"attention": 2, "linear": 1}
 
 
 def main() -> None:
@@ -120,15 +126,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=f"some of {', '.join(ROWS)}")
     parser.add_argument("--json", type=Path, default=Path("runs/bench.json"), help="the file that keeps the figures")
-    parser.add_argument("--scratch", type=Path, help="where models are written for a while; 2 GB at most, 12 GB for detection")
+    parser.add_argument("--scratch", type=Path, help="where models are written for a while; 12 GB at most, and the whole model")
     parser.add_argument("--whole", type=Path, help="where the whole model is made and left for another run; it is made and removed by default")
     parser.add_argument("--rounds", type=int, default=3, help="medians are of so many")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help=f"some of {', '.join(WAYS)}")
-    parser.add_argument("--layers", type=int, default=2, help="of the 7B model, for detection")
-    parser.add_argument("--modules", default="attention", help="that adapters change, for detection: attention, or linear")
     arguments = parser.parse_args()
     rows = read_json(arguments.json, "an earlier record")["rows"] if arguments.json.exists() else {}
-    measure = {"headline": _headline, "whole": _whole, "growth": _growth, "detection": _detection}
+    measure = {"headline": _headline, "command": _command, "whole": _whole, "growth": _growth, "detection": _detection}
     for name in arguments.only:
         rows[name] = {}
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
@@ -152,6 +156,24 @@ def _whole(scratch: Path, arguments: argparse.Namespace) -> Parts:
         replace(WHOLE, layers=layers).make(folder)
     once = argparse.Namespace(**vars(arguments) | {"rounds": 1})
     yield WHOLE.modules, _ways(f"{layers} layers", replace(WHOLE, layers=layers), folder, once)
+
+
+def _command(scratch: Path, _: argparse.Namespace) -> Parts:
+    """The command itself, in a process of its own: nothing kept, then with what it has kept."""
+    synthesise(SynthDesign(architecture="Qwen2.5-7B", modules="attention", unknown=1, merges=[], base=False), scratch / "model")
+    target, dictionary, result = scratch / "model" / "unknown" / "unknown-00", scratch / "model" / "known", scratch / "result.json"
+    for method in ("nnls", "certificate"):
+        for kept in ("nothing", "products and hashes"):
+            arguments = ["decompose", target, "--dictionary", dictionary, "--method", method, "--cache", scratch / method, "--json", result]
+            clock = time.perf_counter()
+            process = subprocess.Popen([Path(sys.executable).with_name("unmerge"), *map(str, arguments)], stdout=subprocess.DEVNULL)
+            _, status, used = os.wait4(process.pid, 0)
+            found = {"method": method, "kept": kept, "seconds": time.perf_counter() - clock, "mib": used.ru_maxrss / 1024}
+            if status:
+                raise SystemExit("unmerge decompose failed")
+            found["decomposition"] = read_json(result, "a result")["seconds"]
+            print(found, flush=True)
+            yield f"{method}, {kept} kept", found
 
 
 def _growth(scratch: Path, arguments: argparse.Namespace) -> Parts:
@@ -256,19 +278,23 @@ def _read(folder: Path, target: Vector) -> int:
     return total
 
 
-def _detection(scratch: Path, arguments: argparse.Namespace) -> Parts:
-    plan = _plan("Qwen2.5-7B", arguments.modules, scratch / "config.json")
-    design = SynthDesign(architecture=plan, layers=arguments.layers, vocabulary=64, modules=arguments.modules)
-    synthesise(design, scratch / "model")
-    study = design.study().model_copy(update={"zoo": str(scratch / "model")})
-    zoo = study.open_zoo()
-    for target in targets(study, zoo):
-        job = Job(target, zoo, zoo.base, scratch / "out", tuple(study.cells), keep=True)
-        run_job(job)
-        (cell,) = job.journal.records()
-        found = {"named": cell.named, "truth": cell.truth, "precision": cell.precision, "recall": cell.recall, "seconds": cell.seconds}
-        print(target.name, found, flush=True)
-        yield target.name, found
+def _detection(scratch: Path, _: argparse.Namespace) -> Parts:
+    for modules, layers in DETECTION.items():
+        folder = scratch / modules
+        plan = _plan("Qwen2.5-7B", modules, scratch / "config.json")
+        design = SynthDesign(architecture=plan, layers=layers, vocabulary=64, modules=modules)
+        synthesise(design, folder / "model")
+        study = design.study().model_copy(update={"zoo": str(folder / "model")})
+        zoo = study.open_zoo()
+        for target in targets(study, zoo):
+            job = Job(target, zoo, zoo.base, folder / "out", tuple(study.cells), keep=True)
+            run_job(job)
+            (cell,) = job.journal.records()
+            found = {"modules": modules, "group": target.group, "merge": target.merge, "named": cell.named, "truth": cell.truth}
+            found |= {"precision": cell.precision, "recall": cell.recall, "seconds": cell.seconds}
+            print(target.name, found, flush=True)
+            yield f"{modules}, {target.name}", found
+        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
