@@ -4,7 +4,8 @@
 
 headline    one layer of Qwen2.5-7B: attention with a checkpoint and with an adapter as target, and all linear modules
 command     ``unmerge decompose`` of an adapter, all attention modules of Qwen2.5-7B, with nothing kept and with what it keeps
-whole       all linear modules of as many layers of Qwen2.5-7B as the disk holds, a checkpoint as target; once
+whole       all linear modules of as many layers of Qwen2.5-7B as the disk holds, a checkpoint as target;
+            once, without the ways that expand
 growth      three sizes each of weights, adapters, rank and layers, one varied at a time
 detection   precision and recall on merges with a 7B model's shapes and statistics, all groups
 
@@ -152,9 +153,9 @@ def _whole(scratch: Path, arguments: argparse.Namespace) -> Parts:
     if (folder / SYNTH).exists():
         layers = read_json(folder / SYNTH, "what was made")["layers"]
     else:
-        layers = min(Architecture.named(SEVEN.architecture).layers, (shutil.disk_usage(scratch).free - _FREE) // _LAYER)
+        layers = min(Architecture.named(SEVEN.architecture).layers, max(shutil.disk_usage(folder.parent).free - _FREE, 0) // _LAYER)
         replace(WHOLE, layers=layers).make(folder)
-    once = argparse.Namespace(**vars(arguments) | {"rounds": 1})
+    once = argparse.Namespace(**vars(arguments) | {"rounds": 1, "ways": [way for way in arguments.ways if way not in ("expanded", "dense")]})
     yield WHOLE.modules, _ways(f"{layers} layers", replace(WHOLE, layers=layers), folder, once)
 
 
@@ -168,8 +169,9 @@ def _command(scratch: Path, _: argparse.Namespace) -> Parts:
             clock = time.perf_counter()
             process = subprocess.Popen([Path(sys.executable).with_name("unmerge"), *map(str, arguments)], stdout=subprocess.DEVNULL)
             _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
             found = {"method": method, "kept": kept, "seconds": time.perf_counter() - clock, "mib": used.ru_maxrss / 1024}
-            if status:
+            if process.returncode:
                 raise SystemExit("unmerge decompose failed")
             found["decomposition"] = read_json(result, "a result")["seconds"]
             print(found, flush=True)

@@ -73,8 +73,8 @@ def _whole(row: dict[str, Any], headline: dict[str, Any]) -> str:
     one = headline.get("all linear modules, checkpoint", {"ways": {}})["ways"].get("expanded")
     told = ""
     if one is not None:
-        row = row | {"ways": row["ways"] | {"expanded": one | {figure: one[figure] * row["layers"] for figure in ("cpu", "seconds")}}}
-        told = " What expanding takes is that of one layer, above, times the number of layers; its memory is for one."
+        row = row | {"ways": {"expanded": one | {figure: one[figure] * row["layers"] for figure in ("cpu", "seconds")}} | row["ways"]}
+        told = " Expanding was not run: its figures are those of one layer, above, times the number of layers; its memory is for one."
     return f"All linear modules of {row['layers']} layers of {row['architecture']}: {_about(row)} Once, files read from disk.{told}\n\n{_ways(row)}"
 
 

@@ -42,7 +42,7 @@ class PretendCard(TorchFunctionMode):
         with torch._C.DisableTorchFunctionSubclass():
             if func == Tensor.device.__get__:  # type: ignore[attr-defined]
                 return CARD if there else PROCESSOR
-            if name == "numpy" and there:
+            if name in ("numpy", "__array__") and there:
                 raise TypeError("can't convert cuda:0 device type tensor to numpy")
             asked = {value.type for value in _flat([args, kwargs]) if isinstance(value, torch.device)}
             if name in ("to", "cpu"):

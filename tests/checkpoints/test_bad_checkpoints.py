@@ -216,7 +216,7 @@ def test_buffers_of_integers_are_no_quantisation(make_checkpoint: Any) -> None:
 
 
 @pytest.mark.parametrize("side", ["tuned", "base"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), -float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.float8_e5m2])
 def test_weights_that_are_not_finite(value: float, dtype: torch.dtype, side: str, make_checkpoint: Any) -> None:
     clean = {"model.a.weight": torch.ones(4, 3).to(dtype), "model.b.weight": torch.ones(5).to(dtype)}

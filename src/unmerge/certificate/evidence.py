@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from unmerge.certificate.directions import Directions
 from unmerge.certificate.spectrum import Signal, expected_containment, signal_of
-from unmerge.vectors import Delta, Dense, LowRank, Subtracted, TaskVector, each_tensor, expanded, placed
+from unmerge.vectors import Delta, Dense, LowRank, Subtracted, TaskVector, each_tensor, in_scratch, placed
 
 Matrix = NDArray[np.float64]
 
@@ -85,7 +84,6 @@ class TensorEvidence:
         return expected_containment(strength, self.noise, self.cut, self.shape)
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]  # small problems: threads wait for each other
 def gather(
     atoms: Sequence[TaskVector],
     target: TaskVector,
@@ -110,7 +108,7 @@ def gather(
         directions = Directions.of(low, DIRECTIONS).with_stand_ins(len(atoms), weights.shape[1] - len(atoms), tensor)
         usual_rank = float(np.median([delta.rank for _, delta in low]))
         change = placed(target.delta(tensor))
-        return _evidence(tensor, directions, Dense(expanded(change)) if isinstance(change, Subtracted) else change, weights, usual_rank)
+        return _evidence(tensor, directions, Dense(in_scratch(change)) if isinstance(change, Subtracted) else change, weights, usual_rank)
 
     found = [item for _, item in zip(watch(matrices), each_tensor(matrices, target.shapes, told), strict=True)]
     return [item for item in found if item is not None]

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmerge.vectors import root, threads
+from unmerge.vectors import root, torch_threads
 
 #: directions to begin with, where it is not known how many there are, and at least; how many blocks they make
 _BLOCK, _LEAST, _POWERS = 48, 8, 3
@@ -122,7 +122,7 @@ def _krylov(matrix: Tensor, count: int, generator: torch.Generator) -> tuple[Ten
     basis = _orthonormal(torch.cat(blocks, 1))
     small = _back(matrix, basis).double()
     gram = small.T @ small
-    with threads(1):
+    with torch_threads(1):
         values, vectors = torch.linalg.eigh(gram)
     values, vectors = values.flip(0).clamp_min(0).sqrt(), vectors.flip(1)
     kept = values > 1e-7 * values[:1]  # none of a matrix that is zero
@@ -140,7 +140,7 @@ def _orthonormal(matrix: Tensor) -> Tensor:
     basis = matrix.double()
     for _ in range(2):
         gram = basis.T @ basis
-        with threads(1):
+        with torch_threads(1):
             back, _ = root(gram, _ROUNDING)
         basis = basis @ back
     return basis

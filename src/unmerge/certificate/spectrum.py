@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmerge.certificate.range_finder import Leading
-from unmerge.vectors import Delta, LowRank, is_large, threads
+from unmerge.vectors import Delta, LowRank, is_large, torch_threads
 
 Values = NDArray[np.float64]
 
@@ -117,7 +117,7 @@ def _rank_of_leading(found: Leading) -> tuple[int, float, float]:
     while short - rank > 2 and (rank == 0 or found.covers(rank)):
         block = found.noise_block(rank)
         squares = block @ block.T if block.shape[0] <= block.shape[1] else block.T @ block
-        with threads(1):
+        with torch_threads(1):
             bulk = torch.linalg.eigvalsh(squares)
         median = _median_of_noise(round(min(block.shape) / max(block.shape), 4)) * math.sqrt(max(block.shape))
         energy = math.sqrt((1 - rank / out) * (1 - rank / into))  # the noise that left with the signal

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unmerge.certificate.range_finder import Leading
-from unmerge.vectors import Delta, Dense, LowRank, Subtracted, expanded, is_large, norm_squared, threads
+from unmerge.vectors import Delta, Dense, LowRank, Subtracted, in_scratch, is_large, norm_squared, torch_threads
 
 #: what is smaller than this share of the target's change is the rounding of float32 computations
 _NOTHING = 1e-5
@@ -33,7 +33,8 @@ _MOST = 0.5
 def left_over(target: Delta, components: Sequence[Delta], square: float | None = None) -> Delta | None:
     """target - sum of components, low-rank where all of them are; None where nothing is left but float32's rounding.
 
-    In float64; of a dense change of more than LARGE weights in float32, and no component is expanded.
+    In float64; of a dense change of more than LARGE weights in float32, no component is expanded, and what is left of two checkpoints lies in
+    this thread's scratch memory.
 
     Args:
         target: the target.
@@ -46,7 +47,7 @@ def left_over(target: Delta, components: Sequence[Delta], square: float | None =
     if len(low) == len(parts):
         rest = LowRank(torch.cat([part.b.double() for part in low], 1), torch.cat([part.a.double() for part in low], 0))
     elif is_large(target.shape):
-        total = expanded(target).float() if isinstance(target, Subtracted) else target.dense().float().clone()
+        total = in_scratch(target).float() if isinstance(target, Subtracted) else target.dense().float().clone()
         for component in components:
             if isinstance(component, LowRank):
                 total.addmm_(component.b.to(total), component.a.to(total), alpha=-1)
@@ -121,5 +122,5 @@ def _rank_by_flips_of_a_block(leading: Leading, nothing: float) -> int:
 def _largest(matrix: Tensor) -> float:
     """The largest singular value."""
     gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
-    with threads(1):
+    with torch_threads(1):
         return math.sqrt(max(float(torch.linalg.eigvalsh(gram)[-1]), 0.0))

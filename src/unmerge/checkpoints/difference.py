@@ -15,7 +15,7 @@ from unmerge.vectors import Shape, Skipped, Subtracted
 
 @dataclass(frozen=True)
 class Difference:
-    """theta_ft - theta_pre, tensor by tensor; two tensors are in memory at a time, of the largest ones some rows.
+    """theta_ft - theta_pre, tensor by tensor; some rows of both are in memory at a time.
 
     Attributes:
         name: what to call it.

@@ -215,7 +215,7 @@ class OnDisk:
 
 
 def _is_finite(values: Tensor) -> bool:
-    """Whether no number is infinite or none: of either sign, their bit patterns are the largest. No copy, and as fast as reading."""
+    """Whether no number is infinite or NaN: of either sign, their bit patterns are the largest. No copy, and as fast as reading."""
     if values.dtype not in _PATTERNS:
         return bool(torch.isfinite(values.float()).all())
     signed, unsigned, infinite = _PATTERNS[values.dtype]

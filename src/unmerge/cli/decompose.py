@@ -60,17 +60,18 @@ def decompose(
     from unmerge.decomposition.dictionary import only
     from unmerge.decomposition.run import DEFAULT_METHOD, DEFAULT_SPACE
     from unmerge.report.decomposition_table import show_decomposition
-    from unmerge.vectors import DEVICE
+    from unmerge.vectors import DEVICE, chosen_device
 
+    if cache:
+        os.environ[VARIABLE] = str(cache)
+    if device:
+        os.environ[DEVICE] = device
+        chosen_device()  # refused now, not in the middle of the work
     if check_dictionary:
         _check(dictionary, base, json, {"a target": target, "--method": method, "--space": space, "--modules": modules})
         return
     if target is None:
         raise BadInput(expected="a target", found="none", where="decompose", hint="name one, or give --check-dictionary")
-    if cache:
-        os.environ[VARIABLE] = str(cache)
-    if device:
-        os.environ[DEVICE] = device
     opened = open_base(base) if base else None
     atoms = open_dictionary(dictionary, opened).only(modules)
     vector = only(open_vector(target, opened), modules)

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from unmerge.checkpoints import Adapter, Checkpoint, Difference
 from unmerge.checkpoints.hub import model_name
 from unmerge.decomposition.dictionary import Vector
-from unmerge.vectors import Gram, row_slices, threads
+from unmerge.vectors import Gram, row_slices, torch_threads
 
 #: tensors looked at, and rows and columns of each: low rank shows in any block
 _TENSORS, _BLOCK = 8, 512
@@ -73,7 +73,7 @@ def check_base(target: Difference, products: Gram) -> BaseCheck:
     for tensor in looked:
         before, after = (side.rows(tensor)[:_BLOCK][:, :_BLOCK] for side in (target.base, target.tuned))
         difference = after.double() - before.double()
-        with threads(1):
+        with torch_threads(1):
             squares = torch.linalg.svdvals(difference) ** 2
         norm += float(squares.sum())
         base_norm += float((before.double() ** 2).sum())

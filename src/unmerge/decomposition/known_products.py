@@ -15,7 +15,7 @@ from unmerge.checkpoints import Adapter
 from unmerge.core import remembered
 from unmerge.core.records import fingerprint
 from unmerge.decomposition.dictionary import Dictionary, Vector
-from unmerge.vectors import LARGE, AllWeights, Gram, gram
+from unmerge.vectors import LARGE, AllWeights, Gram, chosen_device, gram
 
 _KIND = "products"
 #: of what is kept; another one is not read
@@ -54,4 +54,4 @@ def _key_of(atoms: Sequence[Vector]) -> str:
         for vector in atoms
         if vector.base is not None and not (isinstance(vector, Adapter) and not any(change.needs_base for change in vector.changes.values()))
     ]
-    return fingerprint([_VERSION, LARGE, [vector.source().sha256 for vector in atoms], bases[:1]])
+    return fingerprint([_VERSION, LARGE, chosen_device().type, [vector.source().sha256 for vector in atoms], bases[:1]])

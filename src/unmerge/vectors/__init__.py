@@ -21,9 +21,9 @@ from unmerge.vectors.device import DEVICE, chosen_device, device_for, placed
 from unmerge.vectors.entries import at, largest
 from unmerge.vectors.gram import AllWeights, Gram, Stack, Weights, gram
 from unmerge.vectors.restricted import ChangedWeights, MaskedWeights
-from unmerge.vectors.scratch import expanded
+from unmerge.vectors.scratch import in_scratch
 from unmerge.vectors.source import Held, Skipped, TaskVector, common
-from unmerge.vectors.threads import each_tensor, threads
+from unmerge.vectors.threads import each_tensor, torch_threads
 
 __all__ = [
     "DEVICE",
@@ -49,8 +49,8 @@ __all__ = [
     "common",
     "device_for",
     "each_tensor",
-    "expanded",
     "gram",
+    "in_scratch",
     "is_large",
     "largest",
     "loaded",
@@ -59,6 +59,6 @@ __all__ = [
     "root",
     "row_slices",
     "singular_values",
-    "threads",
+    "torch_threads",
     "wide",
 ]

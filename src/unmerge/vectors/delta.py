@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmerge.vectors.threads import threads
+from unmerge.vectors.threads import torch_threads
 
 Shape = tuple[int, ...]
 
@@ -68,7 +68,7 @@ class LowRank:
             left, values, right = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
             return q_b @ left[:, :most], values[:most], right[:most] @ q_a.T
         gram_b, gram_a = b.T @ b, a @ a.T
-        with threads(1):
+        with torch_threads(1):
             (back_b, r_b), (back_a, r_a) = root(gram_b), root(gram_a)
             left, values, right = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
         return b @ (back_b @ left[:, :most]), values[:most], (right[:most] @ back_a.T) @ a

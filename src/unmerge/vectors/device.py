@@ -6,6 +6,7 @@ choice only where somebody asks for it) and added up in float64, so results agre
 
 from __future__ import annotations
 
+import functools
 import os
 
 import torch
@@ -23,10 +24,15 @@ def chosen_device() -> torch.device:
     Raises:
         BadInput: there is no such device.
     """
-    name = os.environ.get(DEVICE) or ("cuda" if torch.cuda.is_available() else "cpu")
+    return _found(os.environ.get(DEVICE) or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@functools.cache
+def _found(name: str) -> torch.device:
+    """A device that a small decomposition has run on: afterwards torch's libraries are loaded there, which several threads at once may not do."""
     try:
         found = torch.device(name)
-        torch.empty(1, dtype=torch.float64, device=found)
+        float(torch.linalg.eigvalsh(torch.eye(2, dtype=torch.float64, device=found))[0])
     except (RuntimeError, AssertionError, TypeError) as error:
         raise BadInput(
             expected="cpu, or a card that torch finds and that has float64 (cuda, cuda:1)",

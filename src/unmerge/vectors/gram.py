@@ -7,8 +7,8 @@ The low-rank atoms of a tensor are stacked, so its Gram matrix is one product of
 billions of weights then has the size of the dictionary. A dense target is converted block by block.
 
 Products over more than LARGE weights are taken in float32 and added up in float64, which takes half as long as float64 throughout. Measured
-at the shapes of a 7B model, against float64: 1e-8 ||v|| ||t|| with a checkpoint, 2e-6 ||v_i|| ||v_j|| between adapters. The next tensor
-is read in a thread beside.
+at the shapes of a 7B model, against float64: 1e-8 ||v|| ||t|| with a checkpoint, 2e-6 ||v_i|| ||v_j|| between adapters. Several tensors
+are read and worked on at once.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def gram(
 
     def taken(tensor: str) -> tuple[NDArray[np.float64], int]:
         last, *changes = (vector.delta(tensor) if tensor in vector.shapes else None for vector in vectors)
-        if any(isinstance(change, Subtracted) for change in changes):  # they are read more than once
+        if any(isinstance(change, Dense | Subtracted) for change in changes):  # each is met by all others
             last, *changes = (loaded(change) if change else None for change in (last, *changes))
         return weights.products(tensor, changes, last)
 

@@ -19,7 +19,7 @@ from unmerge.vectors.delta import Subtracted
 _own = threading.local()
 
 
-def scratch(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+def scratch(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """A tensor of any contents in this thread's piece of memory; the next call in this thread takes it away."""
     size = math.prod(shape) * dtype.itemsize
     if getattr(_own, "piece", None) is None or len(_own.piece) < size:
@@ -29,6 +29,6 @@ def scratch(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     return piece.view(dtype).view(*shape)
 
 
-def expanded(difference: Subtracted) -> Float[Tensor, ...]:
+def in_scratch(difference: Subtracted) -> Float[Tensor, ...]:
     """The whole difference, of a processor's in this thread's piece of memory; a card's memory is kept by torch itself."""
     return difference.written(scratch(difference.shape, difference.dtype)) if difference.device.type == "cpu" else difference.values

@@ -14,39 +14,49 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 
 Result = TypeVar("Result")
 
-#: weights that may be in memory at once: 1 GB of a checkpoint and its base in 16 bits
+#: weights of the tensors that are worked on at once
 _TOGETHER = 1 << 28
-#: tensors at once, at least: one is read while another is worked on
+#: of tensors so large that they alone are more: one is read while another is worked on
 _LEAST = 2
 
 
 def each_tensor(tensors: Sequence[str], shapes: Mapping[str, Sequence[int]], work: Callable[[str], Result]) -> Iterator[Result]:
     """What ``work`` makes of each tensor, in order; an error is raised in its turn.
 
+    As many at once as torch has threads, fewer of large ones, which have more threads each.
+
     Args:
         tensors: their names.
-        shapes: of these tensors, and others: of large ones fewer are in memory at a time.
+        shapes: of these tensors, and others.
         work: reads and computes; it is called in other threads, several at once.
     """
-    largest = max((math.prod(shapes[tensor]) for tensor in tensors), default=1)
+    sizes = {tensor: math.prod(shapes[tensor]) for tensor in tensors}
     available = torch.get_num_threads()
-    workers = max(min(_TOGETHER // max(largest, 1), available), _LEAST)
-    with threads(max(available // workers, 1)), ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Result]] = deque()
-        for tensor in tensors:
-            waiting.append(pool.submit(work, tensor))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    usual = max(sum(sizes.values()) // max(len(sizes), 1), 1)
+    workers = min(max(_TOGETHER // usual, _LEAST), available)
+    each = max(available // workers, 1)
+    waiting: deque[tuple[int, Future[Result]]] = deque()
+    # a new thread takes torch's number of threads from whoever set it last: so each is told
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(each,))
+    with torch_threads(each), threadpool_limits(1, user_api="blas"):
+        try:
+            for tensor, size in sizes.items():
+                while len(waiting) > workers or (len(waiting) >= _LEAST and sum(held for held, _ in waiting) + size > _TOGETHER):
+                    yield waiting.popleft()[1].result()
+                waiting.append((size, pool.submit(work, tensor)))
+            while waiting:
+                yield waiting.popleft()[1].result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
-    """torch works in so many threads while the block runs, and in every thread that is started there."""
+def torch_threads(count: int) -> Iterator[None]:
+    """In this thread torch works in so many threads while the block runs."""
     before = torch.get_num_threads()
     if before == count:
         yield
