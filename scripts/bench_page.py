@@ -108,7 +108,21 @@ def _growth(growth: dict[str, Any]) -> str:
             seconds = " / ".join(f"{point['ways'][way]['cpu']:.2f}" for point in found["points"])
             lines.append([varied, sizes, _WAYS[way], seconds, f"{exponent:.2f}"])
     told = "Seconds of the processor grow as size to the power of the exponent, fitted to three sizes; what is not varied: Qwen2.5-1.5B's attention, "
-    return told + "four layers, 12 adapters of rank 32.\n\n" + table(["varied", "sizes", "way", "processor, s", "exponent"], lines)
+    grown = told + "four layers, 12 adapters of rank 32.\n\n" + table(["varied", "sizes", "way", "processor, s", "exponent"], lines)
+    points = [point for found in growth.values() for point in found["points"] if "dense" in point["ways"]]
+    if not points:
+        return grown
+    dense = [
+        [
+            f"{point['weights']:,}",
+            str(point["adapters"]),
+            *(f"{point['ways'][way]['cpu']:.2f}" for way in ("gram", "dense")),
+            f"{point['ways']['dense']['mib']:.0f}",
+        ]
+        for point in points
+    ]
+    titles = ["weights", "adapters", f"{_WAYS['gram']}, processor, s", f"{_WAYS['dense']}, processor, s", "its memory, MiB"]
+    return grown + "\n\nWhere all expanded weights fit into 3 GB:\n\n" + table(titles, dense)
 
 
 def _draw(growth: dict[str, Any], stem: Path) -> Path:
