@@ -15,7 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-import torch
 from threadpoolctl import threadpool_limits
 
 from unmerge.checkpoints import Checkpoint
@@ -33,7 +32,7 @@ from unmerge.studies.design import Zoo
 from unmerge.studies.make_target import make_target
 from unmerge.studies.memory import Peak
 from unmerge.studies.targets import TARGET, TARGETS, Target
-from unmerge.vectors import Gram, gram
+from unmerge.vectors import Gram, gram, torch_threads
 from unmerge.zoo.embedded import KNOWN
 
 Result = TypeVar("Result")
@@ -101,13 +100,8 @@ def start_worker() -> None:
 
 def run_job(job: Job) -> int:
     """Do what is missing about a target, with one thread. Returns how many cells that was."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # libraries that each take all cores get into each other's way
-    try:
-        with threadpool_limits(1):
-            return _run_job(job)
-    finally:
-        torch.set_num_threads(threads)
+    with torch_threads(1), threadpool_limits(1):  # libraries that each take all cores get into each other's way
+        return _run_job(job)
 
 
 def run_in_worker(job: Job) -> int | str:
