@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +38,15 @@ def main() -> None:
             "can be compared where a machine had other work; seconds of the clock are beside them. Memory is the growth of what is resident."
         ),
     ]
-    if "headline" in rows:
-        sections += ["## One layer of Qwen2.5-7B", *(_headline(name, row) for name, row in rows["headline"].items())]
-    if "command" in rows:
-        sections += ["## An adapter as target, all attention modules of Qwen2.5-7B", _command(rows["command"])]
-    if "whole" in rows:
-        sections += ["## The whole model", *(_whole(row, rows.get("headline", {})) for row in rows["whole"].values())]
-    if "growth" in rows:
-        figure = _draw(rows["growth"], arguments.out.parent / "images" / "bench-growth")
-        sections += ["## Growth", _growth(rows["growth"]), f"![Seconds over sizes](images/{figure.name})"]
-    if "detection" in rows:
-        sections += ["## Precision and recall at a 7B model's shapes", _detection(rows["detection"])]
-    if missing := [name for name in ("headline", "command", "whole", "growth", "detection") if name not in rows]:
+    written: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+        "headline": lambda found: ["## One layer of Qwen2.5-7B", *(_headline(name, row) for name, row in found.items())],
+        "command": lambda found: ["## An adapter as target, all attention modules of Qwen2.5-7B", _command(found)],
+        "whole": lambda found: ["## The whole model", *(_whole(row, rows.get("headline", {})) for row in found.values())],
+        "growth": lambda found: ["## Growth", _growth(found), _figure(found, arguments.out)],
+        "detection": lambda found: ["## Precision and recall at a 7B model's shapes", _detection(found)],
+    }
+    sections += [section for name, write in written.items() if name in rows for section in write(rows[name])]
+    if missing := [name for name in written if name not in rows]:
         sections.append(f"Not in this record: {', '.join(missing)} (`make bench ROW={missing[0]}`).")
     versions = {"python": record["environment"]["python"], **record["environment"]["versions"]}
     sections += ["## Versions", ", ".join(f"{name} {version}" for name, version in versions.items()) + "."]
@@ -123,6 +121,10 @@ def _growth(growth: dict[str, Any]) -> str:
     ]
     titles = ["weights", "adapters", f"{_WAYS['gram']}, processor, s", f"{_WAYS['dense']}, processor, s", "its memory, MiB"]
     return grown + "\n\nWhere all expanded weights fit into 3 GB:\n\n" + table(titles, dense)
+
+
+def _figure(growth: dict[str, Any], page: Path) -> str:
+    return f"![Seconds over sizes](images/{_draw(growth, page.parent / 'images' / 'bench-growth').name})"
 
 
 def _draw(growth: dict[str, Any], stem: Path) -> Path:
