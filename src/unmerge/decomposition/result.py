@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from unmerge.core.records import Environment, Source
@@ -10,18 +12,44 @@ from unmerge.decomposition.base_check import BaseCheck
 SCHEMA = "unmerge/decomposition/1"
 
 
+#: of a component: the very atom; another training of it, or a sibling; not to be told
+Identity = Literal["exact", "relative", "undecided"]
+
+
+class ProfilePart(BaseModel):
+    """The coefficient with which a component acts in one part of the model.
+
+    Attributes:
+        layers: the layers of the part, such as ``0-7`` or ``3``; empty for tensors outside the layers.
+        kind: the modules of the part, such as ``mlp`` or ``self_attn.q_proj``; empty for all of them.
+        coefficient: that acted there.
+        interval: of the coefficient; None where it has none.
+    """
+
+    layers: str
+    kind: str
+    coefficient: float
+    interval: tuple[float, float] | None = None
+
+
 class Component(BaseModel):
     """An atom found in the target.
 
     Attributes:
         name: the atom.
-        coefficient: the one that acted.
+        coefficient: the one that acted; below zero where the atom was subtracted.
         interval: of the coefficient; None for a method that has none.
         share: ||c v|| / ||t||.
         containment, p_value, q_value: of the certificate; None for other methods.
         group: atoms that it cannot be told from.
         agreement: 1 where all tensors give one coefficient, 0 where they differ by as much as the coefficient.
         by_tensor: the coefficient that each tensor gives by itself.
+        identity: whether the target holds this very atom (``exact``) or another one of its family (``relative``); None for a method that
+            does not test it, and in older records.
+        similarity: of a relative to the atom, from 0 to 1; None where it was not measured.
+        similarity_interval: of the similarity.
+        uniform: whether one coefficient is true in the whole model; None where it was not tested.
+        profile: the coefficients by layers and kinds of module; empty where one coefficient is true everywhere.
     """
 
     name: str
@@ -34,6 +62,11 @@ class Component(BaseModel):
     group: list[str] = []
     agreement: float | None = None
     by_tensor: dict[str, float] = {}
+    identity: Identity | None = None
+    similarity: float | None = None
+    similarity_interval: tuple[float, float] | None = None
+    uniform: bool | None = None
+    profile: list[ProfilePart] = []
 
 
 class Absent(BaseModel):
