@@ -70,12 +70,14 @@ def test_what_was_not_looked_for_does_not_pass(audit_record: Audit) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("licence", "--fail-on: expected one of unknown-share=X, component=NAME, .*, found licence; write, for example, unknown-share=0.05"),
-        ("licence-conflict=1", "found licence-conflict=1"),
+        ("licence", r"--fail-on: expected one of unknown-share=X, component=NAME, .*, found licence; did you mean licence-unknown\?"),
+        ("everything", "--fail-on: expected one of .*, found everything; write, for example, unknown-share=0.05"),
+        ("component=french", "found french; add it to the dictionary, or mend the name"),
+        ("licence-conflict=1", "found licence-conflict=1; did you mean licence-conflict"),
         ("component=", "found component="),
         ("unknown-share=much", r"--fail-on unknown-share=much: expected a share from 0 to 1, found 'much'"),
         ("unknown-share=5", "expected a share from 0 to 1, found '5'"),
-        ("component=kode", r"expected an atom of the dictionary \(code, .*\), found kode; add it to the dictionary, or mend the name"),
+        ("component=kode", r"expected an atom of the dictionary \(code, .*\), found kode; did you mean code"),
     ],
 )
 def test_conditions_that_are_none(text: str, message: str) -> None:

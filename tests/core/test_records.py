@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from unmerge.core.errors import BadInput, BadOutput, MissingExtra, need
+from unmerge.core.errors import BadInput, BadOutput, MissingExtra, need, unknown_name
 from unmerge.core.records import (
     Source,
     cannot_write,
@@ -145,3 +145,23 @@ def test_a_missing_extra_names_the_line_that_installs_it(monkeypatch: pytest.Mon
 
 def _broken(name: str) -> object:
     raise ModuleNotFoundError("No module named 'inner'", name="inner")
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ("Nnsl", "--method: expected one of nnls, omp, Pirate, found Nnsl; did you mean nnls?"),
+        ("pirat", "--method: expected one of nnls, omp, Pirate, found pirat; did you mean Pirate?"),
+        ("certificate", "--method: expected one of nnls, omp, Pirate, found certificate; choose one of them"),
+    ],
+)
+def test_a_near_miss_is_asked_for(found: str, said: str) -> None:
+    assert str(unknown_name(found, ["nnls", "omp", "Pirate"], "--method")) == said
+
+
+def test_a_git_lfs_pointer_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "adapter_config.json"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 902\n")
+    with pytest.raises(BadInput) as caught:
+        read_json(file, "a configuration")
+    assert str(caught.value) == f"{file}: expected a configuration, found a git-lfs pointer in its place; fetch it with: git lfs pull"

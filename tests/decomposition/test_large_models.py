@@ -48,7 +48,7 @@ def test_some_modules_alone(zoo: Path, merged: Callable[..., Path]) -> None:
     result = decompose(target, dictionary, base, "nnls")
     assert result.modules == "self_attn"
     assert {component.name for component in result.components} >= set(WEIGHTS)
-    with pytest.raises(BadInput, match=r"--modules: expected a part of the names of tensors \(model.* found q_prog, which none of them matches"):
+    with pytest.raises(BadInput, match=r"--modules: expected a part of the names of tensors \(model.* found q_prog; did you mean q_proj\?"):
         dictionary.only("q_prog")
     with pytest.raises(BadInput, match=r"--modules: expected a regular expression, found \( \(missing"):
         dictionary.only("(")

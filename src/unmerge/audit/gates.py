@@ -20,11 +20,11 @@ from dataclasses import dataclass
 
 from unmerge.audit.licences import LicenceFinding
 from unmerge.audit.record import Audit, GateResult
-from unmerge.core.errors import BadInput
+from unmerge.core.errors import BadInput, unknown_name
 from unmerge.recipes.recover import FOUND
 
 _OPTION = "--fail-on"
-_CHOICES = "unknown-share=X, component=NAME, licence-conflict, licence-unknown, not-verified, no-recipe, warning"
+_CHOICES = ("unknown-share=X", "component=NAME", "licence-conflict", "licence-unknown", "not-verified", "no-recipe", "warning")
 
 
 class Gate(ABC):
@@ -134,16 +134,17 @@ def _parse(text: str, atoms: Collection[str]) -> Gate:
         return _Plain(text, *_PLAIN[kind])
     if kind == "component" and value:
         if value not in atoms:
-            raise BadInput(
-                expected=f"an atom of the dictionary ({', '.join(atoms)})",
-                found=value,
-                where=f"{_OPTION} {text}",
-                hint="add it to the dictionary, or mend the name: what is not there cannot be found",
+            raise unknown_name(
+                value,
+                atoms,
+                f"{_OPTION} {text}",
+                expected="an atom of the dictionary ({})",
+                otherwise="add it to the dictionary, or mend the name: what is not there cannot be found",
             )
         return _Present(text, value)
     if kind == "unknown-share":
         return _UnknownShare(text, _share(text, value))
-    raise BadInput(expected=f"one of {_CHOICES}", found=text, where=_OPTION, hint="write, for example, unknown-share=0.05")
+    raise unknown_name(text, _CHOICES, _OPTION, otherwise="write, for example, unknown-share=0.05")
 
 
 def _share(text: str, value: str) -> float:

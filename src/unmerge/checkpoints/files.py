@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unmerge.checkpoints.hub import pinned
 from unmerge.core.errors import BadInput
-from unmerge.core.records import Source, read_json
+from unmerge.core.records import FETCH, POINTER, Source, is_pointer, read_json
 from unmerge.core.sources import source
 from unmerge.vectors import Shape
 
@@ -48,7 +48,6 @@ _FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 _PACKED = {"I8", "U8", "I16", "U16", "I32", "U32"}
 #: a tensor with more numbers than this is never read as a whole where rows will do
 LARGEST = 1 << 28
-_LFS = b"version https://git-lfs"
 
 #: how to turn a pickle into safetensors, by the stem of its name
 _CONVERT = {
@@ -287,13 +286,12 @@ def _open(file: Path) -> Any:
     try:
         return opened(file, framework="pt").__enter__()
     except SafetensorError as error:
-        with file.open("rb") as stream:
-            pointer = stream.read(len(_LFS)) == _LFS
+        pointer = is_pointer(file)
         raise BadInput(
             expected="a whole safetensors file",
-            found="a git-lfs pointer in its place" if pointer else f"a truncated or corrupt one ({error})",
+            found=POINTER if pointer else f"a truncated or corrupt one ({error})",
             where=file,
-            hint="fetch it with: git lfs pull" if pointer else "download or write it again",
+            hint=FETCH if pointer else "download or write it again",
         ) from error
     except OSError as error:
         raise BadInput(expected="a safetensors file", found=f"one that cannot be read ({error})", where=file, hint="check the path") from error

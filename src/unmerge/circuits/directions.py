@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmerge.core.errors import BadInput
+from unmerge.core.errors import BadInput, unknown_name
 
 #: of a tensor, without the axes of runs and directions
 Shape = tuple[int, ...]
@@ -194,7 +194,7 @@ class Directions:
             BadInput: an unknown form, a tensor of another dimension, a rank below 1.
         """
         if form not in FORMS:
-            raise BadInput(expected=f"one of {', '.join(FORMS)}", found=form, where="form", hint="choose one of them")
+            raise unknown_name(form, FORMS, "form")
         for name, shape in shapes.items():
             if not 1 <= len(shape) <= _MOST:
                 found = f"{len(shape)} dimensions"

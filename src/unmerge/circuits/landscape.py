@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from unmerge.circuits.divergences import Divergence, squared_error
-from unmerge.core.errors import BadInput
+from unmerge.core.errors import BadInput, unknown_name
 
 #: by the parameter's name
 Tensors = dict[str, Tensor]
@@ -57,7 +57,7 @@ class Landscape:
         chosen = [name for name, parameter in own.items() if parameter.requires_grad] if names is None else list(names)
         for name in chosen:
             if name not in own:
-                raise BadInput(expected=f"a parameter ({', '.join(own)})", found=name, where="names", hint="take a name of named_parameters()")
+                raise unknown_name(name, own, "names", expected="a parameter ({})", otherwise="take a name of named_parameters()")
         if not chosen:
             raise BadInput(expected="parameters to move", found="none", where="names", hint="name some, or let them require a gradient")
         stacks = [{**dict(model.named_parameters()), **dict(model.named_buffers())} for model in every]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from unmerge.core.errors import BadInput
+from unmerge.core.errors import unknown_name
 
 
 class Settings(BaseModel):
@@ -59,7 +59,7 @@ class Settings(BaseModel):
         known = list(names)
         for name in self.rank:
             if name not in known:
-                raise BadInput(expected=f"a parameter ({', '.join(known)})", found=name, where="rank", hint="mend its name")
+                raise unknown_name(name, known, "rank", expected="a parameter ({})", otherwise="mend its name")
         return {name: self.rank.get(name, 1) for name in known}
 
 

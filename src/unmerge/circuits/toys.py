@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unmerge.core.errors import BadInput
+from unmerge.core.errors import unknown_name
 
 #: probability of a feature, or of a group, to be active
 ACTIVE = 0.05
@@ -167,5 +167,5 @@ TOYS = {
 def toy_named(name: str) -> Toy:
     """A toy model by its name."""
     if name not in TOYS:
-        raise BadInput(expected=f"one of {', '.join(TOYS)}", found=name, where="the toy model", hint="choose one of them")
+        raise unknown_name(name, TOYS, "the toy model")
     return TOYS[name]

@@ -22,13 +22,13 @@ def compress(
     ] = "dictionary",
 ) -> None:
     """Write task vectors as files of their largest entries (Phase 3)."""
-    from unmerge.core.errors import BadInput
+    from unmerge.core.errors import unknown_name
     from unmerge.decomposition import open_base, open_dictionary, open_vector
     from unmerge.decomposition.compressed import Over
     from unmerge.decomposition.compressed import compress as run
 
     if mask not in list(Over):
-        raise BadInput(expected=f"one of {', '.join(Over)}", found=mask, where="--mask", hint="choose one of them")
+        raise unknown_name(mask, Over, "--mask")
     opened = open_base(base) if base else None
     atoms = open_dictionary(dictionary, opened)
     vector = open_vector(target, opened) if target else None

@@ -8,7 +8,9 @@ UnmergeError            exit status 2; its text is one line
 
 from __future__ import annotations
 
+import difflib
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -30,6 +32,24 @@ class BadInput(UnmergeError):
     def __init__(self, *, expected: str, found: str, where: str | Path, hint: str, tensor: str | None = None) -> None:
         place = f"{where}, tensor {tensor}" if tensor else str(where)
         super().__init__(one_line(f"{place}: expected {expected}, found {found}; {hint}"))
+
+
+def unknown_name(
+    found: str, names: Iterable[str], where: str | Path, *, expected: str = "one of {}", otherwise: str = "choose one of them"
+) -> BadInput:
+    """The error for a name that is none of those there are; a near miss gets "did you mean".
+
+    Args:
+        found: the name that was given.
+        names: those there are.
+        where: it was given.
+        expected: what would have been right, with ``{}`` where the names are listed.
+        otherwise: the hint where no name is near. How near is difflib's own measure: six in ten letters, whatever their case.
+    """
+    by_letters = {name.casefold(): name for name in names}
+    near = difflib.get_close_matches(found.casefold(), by_letters, n=1)
+    hint = f"did you mean {by_letters[near[0]]}?" if near else otherwise
+    return BadInput(expected=expected.format(", ".join(by_letters.values())), found=found, where=where, hint=hint)
 
 
 class BadOutput(UnmergeError):

@@ -24,6 +24,10 @@ from unmerge.core.errors import BadInput, BadOutput
 #: libraries whose version can change a number
 _LIBRARIES = ("unmerge", "torch", "numpy", "scipy", "scikit-learn", "safetensors", "transformers", "peft", "trl", "mergekit")
 
+#: what a pointer of git's large file storage begins with, and what is said of it
+_LFS = b"version https://git-lfs"
+POINTER, FETCH = "a git-lfs pointer in its place", "fetch it with: git lfs pull"
+
 
 class Source(BaseModel):
     """Where an input came from: its path, the SHA-256 of each of its files, and where on the hub it is, if it is (``owner/name@commit``)."""
@@ -65,6 +69,12 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def is_pointer(file: Path) -> bool:
+    """Whether a file is what git leaves in the place of a large one that was not fetched."""
+    with file.open("rb") as stream:
+        return stream.read(len(_LFS)) == _LFS
+
+
 def read_json(file: Path, expected: str) -> Any:
     """Parse a JSON file; ``expected`` says what it should hold."""
     try:
@@ -73,6 +83,8 @@ def read_json(file: Path, expected: str) -> Any:
         found = "no such file" if isinstance(error, FileNotFoundError) else f"a file that cannot be read ({error.strerror})"
         raise BadInput(expected=expected, found=found, where=file, hint="check the path") from error
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested without end
+        if is_pointer(file):
+            raise BadInput(expected=expected, found=POINTER, where=file, hint=FETCH) from error
         raise BadInput(expected=expected, found=f"broken JSON ({error})", where=file, hint="download or write the file again") from error
 
 

@@ -11,7 +11,7 @@ from unmerge.checkpoints import Adapter, Checkpoint, Difference
 from unmerge.checkpoints.adapter_config import CONFIG
 from unmerge.checkpoints.files import existing_folder
 from unmerge.checkpoints.hub import located, short_name
-from unmerge.core.errors import BadInput
+from unmerge.core.errors import BadInput, unknown_name
 
 Vector = Adapter | Difference
 
@@ -38,7 +38,7 @@ class Dictionary:
         for atom in self.atoms:
             if atom.name == name:
                 return atom
-        raise BadInput(expected=f"one of {', '.join(self.names)}", found=name, where="the dictionary", hint="give the name of an atom's folder")
+        raise unknown_name(name, self.names, "the dictionary", otherwise="give the name of an atom's folder")
 
     def only(self, modules: str | None) -> Dictionary:
         """The same, of some modules; see ``only``."""
@@ -58,11 +58,13 @@ def only(vector: Vector, modules: str | None) -> Vector:
     except re.error as error:
         raise BadInput(expected="a regular expression", found=f"{modules} ({error})", where="--modules", hint="see Python's re") from error
     if not any(pattern.search(tensor) for tensor in vector.shapes):
-        raise BadInput(
+        parts = dict.fromkeys(part for tensor in vector.shapes for part in tensor.split("."))
+        raise unknown_name(
+            modules,
+            parts,
+            "--modules",
             expected=f"a part of the names of tensors ({next(iter(vector.shapes))}, ...)",
-            found=f"{modules}, which none of them matches",
-            where="--modules",
-            hint=f"choose among the modules of {vector.name}",
+            otherwise=f"choose among the modules of {vector.name}",
         )
     if isinstance(vector, Difference):
         return replace(vector, modules=modules)

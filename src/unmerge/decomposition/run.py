@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from unmerge.checkpoints import Checkpoint, Difference
-from unmerge.core.errors import BadInput
+from unmerge.core.errors import BadInput, unknown_name
 from unmerge.core.records import environment
 from unmerge.decomposition.base_check import check_base, check_names
 from unmerge.decomposition.blocks import problem_of
@@ -53,9 +53,9 @@ def decompose(
         BadInput: an unknown method or space, a zero atom, or a target equal to its base.
     """
     if method not in METHODS:
-        raise BadInput(expected=f"one of {', '.join(METHODS)}", found=method, where="--method", hint="choose one of them")
+        raise unknown_name(method, METHODS, "--method")
     if space not in SPACES:
-        raise BadInput(expected=f"one of {', '.join(SPACES)}", found=space, where="--space", hint="choose one of them")
+        raise unknown_name(space, SPACES, "--space")
     started, where = time.monotonic(), chosen_device()
     products = products_of(target, dictionary, watch) if products is None else products
     problem = problem_of(products)

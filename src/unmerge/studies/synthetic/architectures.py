@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unmerge.core.errors import BadInput
+from unmerge.core.errors import BadInput, unknown_name
 from unmerge.core.records import read_json
 from unmerge.vectors import Shape
 
@@ -49,9 +49,7 @@ class Architecture:
             path = Path(name)
             file = path / "config.json" if path.is_dir() else path
             if not file.is_file():
-                raise BadInput(
-                    expected=f"one of {', '.join(_TABLE)}, or a config.json", found=name, where="--architecture", hint="choose one of them"
-                )
+                raise unknown_name(name, _TABLE, "--architecture", expected="one of {}, or a config.json")
             config = _read(file)
         return Architecture(name if name in _TABLE else Path(name).resolve().name, config, int(config["num_hidden_layers"]))
 
