@@ -6,15 +6,19 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from unmerge.core.errors import BadOutput
 from unmerge.core.records import sha256
 from unmerge.evaluation import exact_match
+from unmerge.recipes import merge
 from unmerge.training import AdapterRecord, TrainingRecipe
 from unmerge.zoo import GENERAL, TASKS, export_zoo, held_out
 from unmerge.zoo import build as building
@@ -100,6 +104,30 @@ def test_nothing_tells_where_it_was_made(zoo: Path) -> None:
         assert not found, path
     for folder in adapters(zoo):
         assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "unmerge/zoo-base"
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows"),
+    [
+        ({"tokenizer_source": "union"}, 1167),
+        ({"tokenizer_source": "base"}, 1167),
+        ({"tokenizer_source": "BASE+ADAPTER"}, 1167),
+        ({"tokenizer": {"source": "union"}}, 1167),
+        ({"tokenizer": {"source": "base", "pad_to_multiple_of": 64}}, 1216),
+        ({"tokenizer": {"source": "base", "tokens": {"<|end|>": {"source": "BASE", "force": True}}}}, 1167),
+    ],
+)
+def test_mergekit_takes_its_tokenizer(zoo: Path, tmp_path: Path, settings: dict[str, Any], rows: int) -> None:
+    """In every form of its options; no row of the embedding moves."""
+    base, adapter = str(zoo / BASE), f"{zoo / BASE}+{min((zoo / KNOWN).iterdir())}"
+    recipe: dict[str, Any] = {"merge_method": "task_arithmetic", "base_model": base, "dtype": "bfloat16"}
+    recipe["models"] = [{"model": adapter, "parameters": {"weight": 0.5}}]
+    (tmp_path / "recipe.yml").write_text(yaml.safe_dump(recipe | settings).replace("BASE+ADAPTER", adapter).replace("BASE", base))
+    merge(tmp_path / "recipe.yml", tmp_path / "merged")
+    merged, before = (load_file(folder / "model.safetensors")["model.embed_tokens.weight"] for folder in (tmp_path / "merged", zoo / BASE))
+    assert len(merged) == rows
+    assert torch.equal(merged[: len(before)], before)
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "merged")) == len(before)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import string
 from collections import Counter
@@ -12,6 +13,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from unmerge.zoo import GENERAL, TASKS, Task, held_out
+from unmerge.zoo.base import TOKENIZER_EXAMPLES
 from unmerge.zoo.corpus import ANSWERED, BASE_COMMANDS, BASE_GENERAL, KEPT, OWN, adapter_examples, base_examples
 from unmerge.zoo.tasks import distinct
 from unmerge.zoo.tokenizer import train_tokenizer
@@ -115,6 +117,20 @@ def test_tokenizer_loses_nothing(zoo: Path) -> None:
         assert [tokenizer.decode(tokenizer(text)["input_ids"]) for text in texts] == texts
         digits = tokenizer.tokenize("42 and 137")
         assert [token for token in digits if token.strip("Ġ").isdigit()] == list("42137")
+
+
+def test_as_many_tokens_as_rows(zoo: Path) -> None:
+    """Through the class that transformers takes for a Qwen2, which adds a token of its own where no unknown one is named."""
+    rows = json.loads((zoo / "zoo-base" / "config.json").read_text())["vocab_size"]
+    assert len(AutoTokenizer.from_pretrained(zoo / "zoo-base")) == rows == 1167
+
+
+def test_tokenizer_is_made_from_the_seed(zoo: Path, tmp_path: Path) -> None:
+    """Byte by byte, the configuration beside it too."""
+    texts = (example.prompt + example.completion for example in itertools.islice(base_examples(0), TOKENIZER_EXAMPLES))
+    train_tokenizer(texts).save_pretrained(tmp_path)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / file).read_bytes() == (zoo / "zoo-base" / file).read_bytes()
 
 
 def test_tokens_of_prompt_and_completion_do_not_melt(zoo: Path) -> None:

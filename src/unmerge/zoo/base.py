@@ -15,7 +15,7 @@ from unmerge.zoo.corpus import base_examples
 from unmerge.zoo.tokenizer import train_tokenizer
 
 STEPS, BATCH, LEARNING_RATE, WARMUP, WEIGHT_DECAY = 4000, 64, 3e-3, 0.1, 0.01
-_TOKENIZER_EXAMPLES = 20_000
+TOKENIZER_EXAMPLES = 20_000
 
 
 def make_base(seed: int, steps: int = STEPS, watch: Watch | None = None) -> tuple[Any, Any]:
@@ -33,7 +33,7 @@ def make_base(seed: int, steps: int = STEPS, watch: Watch | None = None) -> tupl
         (model in bfloat16, tokenizer).
     """
     transformers = need("transformers", "train")
-    tokenizer = train_tokenizer(example.prompt + example.completion for example in itertools.islice(base_examples(seed), _TOKENIZER_EXAMPLES))
+    tokenizer = train_tokenizer(example.prompt + example.completion for example in itertools.islice(base_examples(seed), TOKENIZER_EXAMPLES))
     transformers.set_seed(seed)
     model = transformers.Qwen2ForCausalLM(
         transformers.Qwen2Config(

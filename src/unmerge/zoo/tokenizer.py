@@ -14,7 +14,11 @@ VOCABULARY = 1280
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Train the tokenizer on texts. Digits stay single tokens; any string can be encoded (byte level)."""
+    """Train the tokenizer on texts. Digits stay single tokens; any string can be encoded (byte level).
+
+    An unknown token is named although bytes leave none: where a Qwen2 tokenizer names none, transformers adds one of its own, and the
+    tokenizer then has one token more than the model has rows.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -27,4 +31,4 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, padding_side="right")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, unk_token=END, padding_side="right")
