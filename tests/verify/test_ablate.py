@@ -317,21 +317,6 @@ def test_factors_that_would_have_to_change_places(modules: str, gpt2: Path, tmp_
     assert not (tmp_path / ".adapter.partial").exists()
 
 
-def test_a_tied_head_has_no_weights_of_its_own(zoo: Path, merged: Merged, weights: dict[str, float], tmp_path: Path) -> None:
-    atom = zoo_like(zoo, tmp_path / "head", 2, target_modules=["lm_head"])
-    vector, _ = opened(zoo, merged(weights))
-    component = open_vector(atom, open_base(zoo / "zoo-base"))
-    with pytest.raises(BadInput) as caught:
-        ablate(vector, [(component, 1.0)], tmp_path / "out")
-    rows = tuple(tensors(zoo / "zoo-base")["model.embed_tokens.weight"].shape)
-    assert str(caught.value) == (
-        f"{merged(weights)}, tensor lm_head.weight: expected a tensor of shape {rows}, which head changes, "
-        "found no such tensor of its own (a tied head has none); untie or resize the target's embeddings, or remove another component"
-    )
-    assert not (tmp_path / "out").exists()
-    assert not (tmp_path / ".out.partial").exists()
-
-
 def test_components_that_are_checkpoints(zoo: Path, merged: Merged, weights: dict[str, float], tmp_path: Path) -> None:
     """Subtracted from a checkpoint as any other; not written as an adapter."""
     one, *rest = weights

@@ -78,6 +78,12 @@ class Checkpoint:
         """The shape of a tensor that is held."""
         return self.shapes[self._stored(tensor) or tensor]
 
+    def copies(self, tensor: str) -> tuple[str, ...]:
+        """The names of all stored tensors that are one weight with a tensor; the embedding comes before the head that is tied to it."""
+        if (tensor == HEAD or is_embedding(tensor)) and self.is_tied:
+            return tuple(name for name in (self._embedding, HEAD) if name is not None and name in self.shapes)
+        return (tensor,) if tensor in self.shapes else ()
+
     def read(self, tensor: str) -> Tensor:
         """A tensor in its own dtype; the output head of a tied model is its embedding."""
         return self.files.read(self._stored(tensor) or tensor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from unmerge.checkpoints.hub import pinned
+from unmerge.checkpoints.rewrite import read_header
 from unmerge.core.errors import BadInput
 from unmerge.core.records import FETCH, POINTER, Source, is_pointer, read_json
 from unmerge.core.sources import source
@@ -44,7 +44,7 @@ _PATTERNS = {
     torch.float64: (torch.int64, np.uint64, 0x7FF0_0000_0000_0000),
 }
 _FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
-#: what packed or quantised matrices are stored as; other integers are buffers (masks, positions)
+#: what packed or quantised weights are stored as; integers under other names are buffers (masks, positions), whatever their shape
 _PACKED = {"I8", "U8", "I16", "U16", "I32", "U32"}
 #: a tensor with more numbers than this is never read as a whole where rows will do
 LARGEST = 1 << 28
@@ -223,11 +223,9 @@ def _is_finite(values: Tensor) -> bool:
 
 
 def _starts(file: Path) -> dict[str, int]:
-    """The first byte of every tensor in a safetensors file that was opened before, and so is whole."""
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(length))
-    return {name: 8 + length + int(entry["data_offsets"][0]) for name, entry in header.items() if name != "__metadata__"}
+    """The first byte of every tensor in a safetensors file."""
+    start, header = read_header(file)
+    return {name: start + int(entry["data_offsets"][0]) for name, entry in header.items() if "data_offsets" in entry}
 
 
 def existing_folder(folder: Path) -> Path:
@@ -242,7 +240,9 @@ def refuse_quantised(files: TensorFiles, config: Mapping[str, Any]) -> None:
     """Raise BadInput for weights that are stored quantised: by the configuration, a tensor's name or a matrix of integers."""
     settings = config.get("quantization_config")
     marked = next((name for name in files.place if name.endswith(_QUANTISED)), None)
-    packed = next((name for name, shape in files.shapes.items() if len(shape) == 2 and files.dtype(name) in _PACKED), None)
+    packed = next(
+        (name for name, shape in files.shapes.items() if len(shape) == 2 and name.endswith("weight") and files.dtype(name) in _PACKED), None
+    )
     if not settings and marked is None and packed is None:
         return
     method = settings.get("quant_method") if isinstance(settings, dict) else None

@@ -33,6 +33,7 @@ def ablate(
     with bars() as progress:
         removed, warnings = coefficients(vector, atoms, opened, asked, method or DEFAULT_METHOD, progress.over("inner products"))
         warn(warnings)
-        run(vector, removed, out, as_adapter=as_adapter, watch=progress.over("subtracting"))
+        record = run(vector, removed, out, as_adapter=as_adapter, watch=progress.over("subtracting"))
+    warn(map(str, record.remaining))
     for atom, coefficient in removed:
         typer.echo(f"{out}: {vector.name} - {coefficient:.4f} x {atom.name}")

@@ -1,7 +1,8 @@
 """Surgical subtraction: theta - sum_i c_i dW_i, written as what the target is.
 
-A checkpoint stays a checkpoint in its own dtype and shards; an adapter stays an adapter; ``as_adapter`` writes the
-subtraction alone, as a LoRA to be loaded on the unchanged target.
+A checkpoint stays a checkpoint in its own dtype and shards, and what no component changes keeps its bytes; an adapter stays an adapter;
+``as_adapter`` writes the subtraction alone, as a LoRA to be loaded on the unchanged target. What of a component cannot be taken out is in the
+record (``remaining``), and the caller is told.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from unmerge.checkpoints import Adapter, Checkpoint, Difference
 from unmerge.checkpoints.hub import origin
-from unmerge.checkpoints.write import write_tensors
+from unmerge.checkpoints.rewrite import rewrite
 from unmerge.checkpoints.write_adapter import write_adapter
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Environment, Source, environment, write_json
@@ -25,20 +26,22 @@ from unmerge.core.staging import staged
 from unmerge.decomposition import Dictionary, decompose
 from unmerge.decomposition.dictionary import Vector
 from unmerge.decomposition.run import DEFAULT_METHOD
-from unmerge.vectors import Delta, LowRank
+from unmerge.vectors import Delta, LowRank, row_slices
+from unmerge.verify.placement import Placement, Remaining, Removed, place
 from unmerge.verify.subtract import less
 
 RECORD = "ablation.json"
 #: endings of files with weights
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
 Watch = Callable[[Iterable[str]], Iterable[str]]
-Removed = Sequence[tuple[Vector, float]]
 
 
 class AblationRecord(BaseModel):
     """What was subtracted from what: coefficients and inputs by the component's name.
 
-    ``left_out`` names files of the target that hold its weights in another format; copied, they would bring the component back.
+    Attributes:
+        left_out: files of the target that hold its weights in another format; copied, they would bring the component back.
+        remaining: what of the components stays in the target.
     """
 
     target: Source
@@ -46,6 +49,7 @@ class AblationRecord(BaseModel):
     components: dict[str, Source]
     form: str
     left_out: list[str] = []
+    remaining: list[Remaining] = []
     environment: Environment
 
 
@@ -105,7 +109,7 @@ def coefficients(
     return removed, found.warnings
 
 
-def ablate(target: Vector, removed: Removed, out: Path, *, as_adapter: bool = False, watch: Watch = iter) -> None:
+def ablate(target: Vector, removed: Removed, out: Path, *, as_adapter: bool = False, watch: Watch = iter) -> AblationRecord:
     """Write the target without some components.
 
     Args:
@@ -113,23 +117,28 @@ def ablate(target: Vector, removed: Removed, out: Path, *, as_adapter: bool = Fa
         removed: (task vector, coefficient) pairs.
         out: folder to make.
         as_adapter: write, instead of the ablated target, a LoRA that does the subtraction when it is loaded on the target.
-        watch: wraps the loop over tensors, for a progress bar.
+        watch: wraps the loop over files, for a progress bar.
+
+    Returns:
+        The record, which lies in the folder as well.
+
+    Raises:
+        BadInput: the target cannot be written without the components, for the reason that it says.
     """
     if as_adapter:
         # on an adapter it is loaded beside the adapter, so that both have one base
         base_name = _name(target.tuned.folder) if isinstance(target, Difference) else target.config.base_name or ""
-        _write_adapter(out, removed, base_name, _record(target, removed, "adapter for the target"))
-    elif isinstance(target, Difference):
-        _write_checkpoint(target, removed, out, watch)
-    elif target.is_plain:
-        _write_adapter(out, [(target, -1.0), *removed], target.config.base_name or "", _record(target, removed, "adapter"))
-    else:
-        raise BadInput(
-            expected="a target that is a LoRA of linear modules",
-            found=f"a {target.config.kind} adapter with other parts",
-            where=target.folder,
-            hint="merge it into its base and ablate the checkpoint, or use --as-adapter",
-        )
+        return _write_adapter(out, removed, base_name, _record(target, removed, "adapter for the target", _unread(removed)))
+    if isinstance(target, Difference):
+        return _write_checkpoint(target, removed, out, watch)
+    if target.is_plain and not target.skipped:
+        return _write_adapter(out, [(target, -1.0), *removed], target.config.base_name or "", _record(target, removed, "adapter", _unread(removed)))
+    raise BadInput(
+        expected="a target that is a LoRA of linear modules",
+        found=f"a {target.config.kind} adapter with other parts" + (f" ({target.skipped[0].tensor})" if target.skipped else ""),
+        where=target.folder,
+        hint="merge it into its base and ablate the checkpoint, or use --as-adapter",
+    )
 
 
 def _name(folder: Path) -> str:
@@ -138,28 +147,39 @@ def _name(folder: Path) -> str:
     return found.repository if found else str(folder)
 
 
-def _write_checkpoint(target: Difference, removed: Removed, out: Path, watch: Watch) -> None:
-    tuned = target.tuned
-    _check(tuned, removed)
+def _write_checkpoint(target: Difference, removed: Removed, out: Path, watch: Watch) -> AblationRecord:
+    tuned, placement = target.tuned, place(target.tuned, removed)
     others = [path for path in _plain_files(tuned.folder) if path not in tuned.files.files]
     left_out = [path.name for path in others if _is_weights(path) and path.name != _index(tuned)]
-    record = _record(target, removed, "checkpoint", left_out)
+    record = _record(target, removed, "checkpoint", placement.remaining, left_out)
     with staged(out, record.model_dump(mode="json", exclude={"environment"})) as stage:
         for file in watch([str(file) for file in tuned.files.files]):
             shard = Path(file)
             if not stage.has(shard.name):
-                here = [name for name in tuned.shapes if tuned.files.place[name] == shard]
-                layout = {name: (tuned.files.dtype(name), tuned.shapes[name]) for name in here}
+                here = {name for name, holder in tuned.files.place.items() if holder == shard}
                 with stage.piece(shard.name) as piece:
-                    write_tensors(piece, layout, (_less(tuned, removed, name) for name in here))
+                    rewrite(piece, shard, here, lambda name: _replaced(target, placement, name))
         for path in others:
             if path.name not in left_out and not stage.has(path.name):
                 with stage.piece(path.name) as piece:
                     shutil.copyfile(path, piece)
         write_json(stage.folder / RECORD, record)
+    return record
 
 
-def _write_adapter(out: Path, removed: Removed, base_name: str, record: AblationRecord) -> None:
+def _replaced(target: Difference, placement: Placement, name: str) -> Iterable[Tensor] | None:
+    """One tensor of the target less the components; read all the same, since a NaN is refused, where it is a weight that they leave alone."""
+    tuned = target.tuned
+    if name in placement.parts:
+        changed = less(tuned.read(name), (part.change for part in placement.parts[name]))
+        return [changed.to(tuned.dtype(name))]
+    if name in target.shapes:
+        rows = tuned.rows(name)
+        return (rows[block] for block in row_slices(tuned.shapes[name]))
+    return None
+
+
+def _write_adapter(out: Path, removed: Removed, base_name: str, record: AblationRecord) -> AblationRecord:
     with staged(out, record.model_dump(mode="json", exclude={"environment"})) as stage:
         tensors = dict.fromkeys(tensor for vector, _ in removed for tensor in vector.shapes)
         deltas = {
@@ -171,6 +191,7 @@ def _write_adapter(out: Path, removed: Removed, base_name: str, record: Ablation
             path.rename(stage.folder / path.name)
         (stage.folder / "adapter").rmdir()
         write_json(stage.folder / RECORD, record)
+    return record
 
 
 def _joined(removed: Removed, tensor: str) -> LowRank:
@@ -193,27 +214,6 @@ def _low_rank(vector: Vector, tensor: str) -> LowRank:
     return delta
 
 
-def _less(target: Checkpoint, removed: Removed, tensor: str) -> Tensor:
-    """One tensor of the target, less the components, before it is rounded to its dtype."""
-    values = target.read(tensor)
-    changes = [(vector.delta(tensor), coefficient) for vector, coefficient in removed if tensor in vector.shapes]
-    return less(values, changes) if changes else values
-
-
-def _check(target: Checkpoint, removed: Removed) -> None:
-    for vector, _ in removed:
-        for tensor, shape in vector.shapes.items():
-            if tensor not in target.shapes or target.shapes[tensor] != shape:
-                found = f"shape {target.shapes[tensor]}" if tensor in target.shapes else "no such tensor of its own (a tied head has none)"
-                raise BadInput(
-                    expected=f"a tensor of shape {shape}, which {vector.name} changes",
-                    found=found,
-                    where=target.folder,
-                    tensor=tensor,
-                    hint="untie or resize the target's embeddings, or remove another component",
-                )
-
-
 def _index(checkpoint: Checkpoint) -> str | None:
     """The name of the index that lists the checkpoint's shards; None for a single file."""
     return None if "model.safetensors" in {file.name for file in checkpoint.files.files} else "model.safetensors.index.json"
@@ -228,12 +228,18 @@ def _is_weights(path: Path) -> bool:
     return path.name.removesuffix(".index.json").endswith(_WEIGHTS)
 
 
-def _record(target: Vector, removed: Removed, form: str, left_out: Sequence[str] = ()) -> AblationRecord:
+def _unread(removed: Removed) -> list[Remaining]:
+    """What the components were read without, so that no adapter takes it out."""
+    return [Remaining(component=vector.name, tensor=skip.tensor, reason=skip.reason) for vector, _ in removed for skip in vector.skipped]
+
+
+def _record(target: Vector, removed: Removed, form: str, remaining: list[Remaining], left_out: Sequence[str] = ()) -> AblationRecord:
     return AblationRecord(
         target=target.source(),
         removed={vector.name: coefficient for vector, coefficient in removed},
         components={vector.name: vector.source() for vector, _ in removed},
         form=form,
         left_out=list(left_out),
+        remaining=remaining,
         environment=environment(),
     )
