@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format zoo bench certificate verification full-finetunes recover results audit-image audit-schema orthoreg small-proposal study second-zoo circuits docs docs-commands clean
+.PHONY: help demo test lint format zoo bench certificate families calibration verification full-finetunes recover results audit-image audit-schema orthoreg small-proposal study second-zoo circuits docs docs-commands clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ bench: .venv/.runtime  ## what a decomposition costs at real sizes, beside other
 certificate: .venv/.runtime  ## measure the certificate on targets whose ingredients are known; figures in runs/certificate.json
 	$(BIN)/python benchmarks/certificate.py --json runs/certificate.json $(if $(ROW),--only $(ROW))
 	$(BIN)/python scripts/certificate_page.py
+
+families: .venv/.runtime  ## train 20 real-like dictionaries of adapters (runs of checkpoints, seeds, an author's), 340 in all; figures in runs/families.json
+	$(BIN)/python benchmarks/families.py --part 0/2 & $(BIN)/python benchmarks/families.py --part 1/2 && wait
+	$(BIN)/python benchmarks/families_summary.py
 
 runs/full/checkpoints: .venv/.runtime
 	$(BIN)/python benchmarks/full_finetunes.py --only-train
