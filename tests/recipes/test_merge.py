@@ -168,10 +168,54 @@ def test_target_is_a_whole_checkpoint(merged: Merged, zoo: Path, weights: dict[s
     assert {name: values.dtype for name, values in tensors(out).items()} == dict.fromkeys(before, torch.bfloat16)
 
 
+def test_several_documents(inputs: Path, zoo: Path, merged: Merged, weights: dict[str, float], tmp_path: Path) -> None:
+    """As mergekit-multi runs them, whatever their order: a document merges what a named one made."""
+    from click.testing import CliRunner
+    from mergekit.scripts import multimerge
+
+    base, (first, second, third) = str(zoo / "zoo-base"), (f"{zoo / 'zoo-base'}+{zoo / 'known' / name}" for name in weights)
+    last = {
+        "merge_method": "linear",
+        "dtype": "bfloat16",
+        "models": [{"model": name, "parameters": {"weight": 0.5}} for name in ("early", third)],
+    }
+    early = {"name": "early", **arithmetic(base, {first: 0.7, second: 0.4})}
+    file = configured(inputs, yaml.safe_dump_all([last, early]))
+    record = merge(file, inputs / "out")
+    assert [document["name"] for document in record.before] == ["early"]
+    assert record.inputs.keys() == {base, *(str(zoo / "known" / name) for name in weights)}
+    assert list(yaml.safe_load_all((inputs / "out" / "merge.yml").read_text())) == [early, last]
+    folders = ["--out-path", str(tmp_path / "theirs"), "-I", str(tmp_path / "between"), "--lora-merge-cache", str(tmp_path / "cache")]
+    done = CliRunner().invoke(multimerge.main, [str(file), *folders], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert same(inputs / "out", tmp_path / "theirs")
+
+
+def test_without_a_tokenizer(inputs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """mergekit would log a traceback and go on."""
+    for path in inputs.glob("base/tokenizer*"):
+        path.unlink()
+    merge(configured(inputs, arithmetic("base", {"adapter": 1.0})), inputs / "out")
+    assert not [record for record in caplog.records if record.exc_info]
+    assert not list((inputs / "out").glob("tokenizer*"))
+
+
 GOOD_MODELS = [{"model": "adapter", "parameters": {"weight": 1.0}}]
 BAD: dict[str, tuple[Any, str]] = {
     "broken YAML": ("models: [", "merge.yml: expected a mergekit configuration in YAML, found broken YAML ("),
     "a list": ("- 1", "merge.yml: expected a mergekit configuration, found no mapping"),
+    "two results": (
+        "merge_method: linear\n---\nmerge_method: ties\n",
+        "merge.yml: expected one document without a name, which makes the result, found 2 of 2 documents; give name: to every document",
+    ),
+    "a circle": (
+        "name: a\nmodels: [{model: b}]\n---\nname: b\nmodels: [{model: a}]\n---\nmodels: [{model: a}]\n",
+        "merge.yml: expected documents in some order, found a, which is made of itself; name another model",
+    ),
+    "one name twice": (
+        "name: a\n---\nname: a\n---\nmodels: [{model: a}]\n",
+        "merge.yml: expected documents of different names, found two named a; rename one of them",
+    ),
     "unknown method": (
         {"merge_method": "magic", "base_model": "base", "models": GOOD_MODELS},
         "merge.yml: expected a configuration that mergekit can run, found RuntimeError: Unimplemented merge method magic; check the method",

@@ -1,9 +1,9 @@
 """Phase 2: run a mergekit configuration in process, and keep beside the target what made it.
 
-The configuration is mergekit's own. Three things are added: an adapter may be named by its folder alone (``base_model`` is put
-in front; under ``linear`` that is all it is for), relative paths are taken from the configuration's folder, and what is named by
-its name on the hub is found as everywhere else, so that its commit is in the record. mergekit keys its caches by path, so each run
-gets fresh ones.
+The configuration is mergekit's own, or several of which later ones merge what earlier ones made. Three things are added: an adapter may
+be named by its folder alone (``base_model`` is put in front; under ``linear`` that is all it is for), relative paths are taken from the
+configuration's folder, and what is named by its name on the hub is found as everywhere else, so that its commit is in the record.
+mergekit keys its caches by path, so each run gets fresh ones.
 """
 
 from __future__ import annotations
@@ -25,22 +25,27 @@ from unmerge.core.errors import BadInput, need, one_line
 from unmerge.core.records import Environment, Source, environment, is_refusal, write_json, write_text
 from unmerge.core.sources import source
 from unmerge.core.staging import staged
+from unmerge.recipes.documents import MODEL_KEYS, documents
 
 CONFIGURATION, RECORD = "merge.yml", "merge.json"
+#: files that one kind of tokenizer or another is read from
+_TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.spm")
 
 
 class MergeRecord(BaseModel):
     """How a target was made.
 
     Attributes:
-        configuration: as it was given.
+        configuration: as it was given; of several documents the one that makes the result.
         resolved: as it was run, paths absolute.
+        before: the other documents, by name, in the order in which they were run.
         seed: of the global torch generator, which dare and della draw from.
         inputs: hashes of every model and adapter, by path.
     """
 
     configuration: dict[str, Any]
     resolved: dict[str, Any]
+    before: list[dict[str, Any]] = []
     seed: int
     inputs: dict[str, Source]
     environment: Environment
@@ -50,7 +55,7 @@ def merge(configuration: Path, out: Path, seed: int = 0) -> MergeRecord:
     """Run a mergekit configuration file.
 
     Args:
-        configuration: a mergekit YAML file.
+        configuration: a mergekit YAML file, of one document or of several (``documents``).
         out: folder to make: the merged checkpoint with its configuration and record.
         seed: for the methods that draw random masks.
 
@@ -58,15 +63,20 @@ def merge(configuration: Path, out: Path, seed: int = 0) -> MergeRecord:
         The record that lies in ``out/merge.json``.
 
     Raises:
-        BadInput: no such file, broken YAML, a configuration or an input that mergekit refuses.
+        BadInput: no such file, broken YAML, documents in no order, a configuration or an input that mergekit refuses.
     """
-    raw = _read(configuration)
+    *before, last = documents(configuration)
     with tempfile.TemporaryDirectory(prefix="unmerge-") as scratch:
-        resolver = _Resolver(configuration.parent, raw.get("base_model"), Path(scratch))
-        runnable = resolver.runnable(raw)
+        resolver = _Resolver(configuration.parent, Path(scratch))
+        for document in before:
+            made = Path(scratch) / f"document-{len(resolver.made)}"
+            _run(resolver.runnable(document.configuration), made, Path(scratch) / "loras", seed, configuration)
+            resolver.made[str(document.name)] = made
+        runnable = resolver.runnable(last.configuration)
         record = MergeRecord(
-            configuration=raw,
+            configuration=last.configuration,
             resolved=runnable,
+            before=[{"name": document.name, **document.configuration} for document in before],
             seed=seed,
             inputs={str(path): _hashes(path) for path in sorted(resolver.found)},
             environment=environment(),
@@ -77,23 +87,9 @@ def merge(configuration: Path, out: Path, seed: int = 0) -> MergeRecord:
             for path in sorted((stage.folder / "merged").iterdir()):
                 path.rename(stage.folder / path.name)
             (stage.folder / "merged").rmdir()
-            write_text(stage.folder / CONFIGURATION, yaml.safe_dump(raw, sort_keys=False))
+            write_text(stage.folder / CONFIGURATION, yaml.safe_dump_all([*record.before, last.configuration], sort_keys=False))
             write_json(stage.folder / RECORD, record)
     return record
-
-
-def _read(configuration: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(configuration.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(expected="a mergekit configuration", found=error.strerror or str(error), where=configuration, hint="check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(
-            expected="a mergekit configuration in YAML", found=f"broken YAML ({error})", where=configuration, hint="mend the file"
-        ) from error
-    if not isinstance(raw, dict):
-        raise BadInput(expected="a mergekit configuration", found="no mapping", where=configuration, hint="see mergekit's documentation")
-    return raw
 
 
 def _run(runnable: dict[str, Any], out: Path, loras: Path, seed: int, configuration: Path) -> None:
@@ -102,7 +98,9 @@ def _run(runnable: dict[str, Any], out: Path, loras: Path, seed: int, configurat
     loaders = need("mergekit.io.tasks", "merge").LoaderCache.loaders
     try:
         parsed = config.MergeConfiguration.model_validate(runnable)
-        settings = options.MergeOptions(lora_merge_cache=str(loras), random_seed=seed, quiet=True, write_model_card=False)
+        settings = options.MergeOptions(
+            lora_merge_cache=str(loras), random_seed=seed, quiet=True, write_model_card=False, copy_tokenizer=_has_tokenizer(parsed)
+        )
         loaders.clear()
         with quiet(), _types_of_layers(run):
             run.run_merge(parsed, str(out), options=settings)
@@ -119,6 +117,15 @@ def _run(runnable: dict[str, Any], out: Path, loras: Path, seed: int, configurat
         ) from error
     finally:
         loaders.clear()
+
+
+def _has_tokenizer(parsed: Any) -> bool:
+    """Whether there is a tokenizer to copy from the model that mergekit takes it from, whichever of several that is.
+
+    Where there is none, mergekit writes the weights all the same, and logs a traceback.
+    """
+    donors = [parsed.base_model] if parsed.base_model else parsed.referenced_models()
+    return all(any(next(Path(donor.model.path).glob(pattern), None) for pattern in _TOKENIZERS) for donor in donors)
 
 
 @contextmanager
@@ -166,12 +173,16 @@ def linked(folder: Path, scratch: Path) -> str:
 class _Resolver:
     """Makes the paths of a configuration absolute and puts the base in front of bare adapters."""
 
-    def __init__(self, folder: Path, base: str | None, scratch: Path) -> None:
-        self.folder, self.base, self.scratch = folder, base, scratch
+    def __init__(self, folder: Path, scratch: Path) -> None:
+        self.folder, self.scratch = folder, scratch
+        self.base: str | None = None
+        #: what was named by a path, and what other documents made, by name
         self.found: set[Path] = set()
+        self.made: dict[str, Path] = {}
 
     def runnable(self, raw: dict[str, Any]) -> dict[str, Any]:
         """The configuration as mergekit is to run it."""
+        self.base = raw.get("base_model")
         if raw.get("merge_method") == "linear":
             # mergekit would average the base in, and demand its weight; here it only says what the adapters go on
             raw = {key: value for key, value in raw.items() if key != "base_model"}
@@ -183,7 +194,7 @@ class _Resolver:
             return {inner: self._resolved(content, inner) for inner, content in value.items()}
         if isinstance(value, list):
             return [self._resolved(content, key) for content in value]
-        return self._model(value) if key in ("model", "base_model") and isinstance(value, str) else value
+        return self._model(value) if key in MODEL_KEYS and isinstance(value, str) else value
 
     def _model(self, name: str) -> str:
         model, plus, lora = ("", "", name) if self._folder(name) else name.partition("+")
@@ -194,6 +205,8 @@ class _Resolver:
         return self._path(model) + plus + self._path(lora) if plus else self._path(name)
 
     def _folder(self, name: str) -> Path | None:
+        if name in self.made:
+            return self.made[name]
         here = next((path.resolve() for path in (self.folder / name, Path(name)) if path.is_dir()), None)
         return located(name).resolve() if here is None and is_name(name) else here
 
@@ -205,7 +218,8 @@ class _Resolver:
                     expected="a folder with a model or an adapter", found="no such folder", where=name, hint="check the path in the configuration"
                 )
             return name  # mergekit's to refuse
-        self.found.add(folder)
+        if name not in self.made:
+            self.found.add(folder)
         return linked(folder, self.scratch)
 
 

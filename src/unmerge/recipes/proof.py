@@ -17,6 +17,7 @@ from unmerge.core.records import write_text
 from unmerge.recipes.merge import merge
 from unmerge.recipes.record import KindProof, Proof
 from unmerge.vectors import wide
+from unmerge.vectors.delta import row_slices
 
 
 def prove(configuration: Mapping[str, Any], target: Checkpoint, base: Checkpoint) -> Proof:
@@ -62,12 +63,8 @@ def gathered(tensors: Iterable[tuple[str, Compared]]) -> Proof:
     kinds: dict[str, KindProof] = {}
     change = left = norm = 0.0
     for tensor, compared in tensors:
-        own, so_far = compared.counted, kinds.get(kind_of(tensor), KindProof(changed=0, identical=0, largest_difference=0.0))
-        kinds[kind_of(tensor)] = KindProof(
-            changed=so_far.changed + own.changed,
-            identical=so_far.identical + own.identical,
-            largest_difference=max(so_far.largest_difference, own.largest_difference),
-        )
+        kind = kind_of(tensor)
+        kinds[kind] = added(kinds[kind], compared.counted) if kind in kinds else compared.counted
         change, left, norm = max(change, compared.largest_change), left + compared.left, norm + compared.norm
     changed = sum(kind.changed for kind in kinds.values())
     return Proof(
@@ -76,6 +73,15 @@ def gathered(tensors: Iterable[tuple[str, Compared]]) -> Proof:
         largest_change=change,
         reconstruction_error=(left / norm) ** 0.5 if norm else 0.0,
         by_kind=kinds,
+    )
+
+
+def added(one: KindProof, other: KindProof) -> KindProof:
+    """Counts of both."""
+    return KindProof(
+        changed=one.changed + other.changed,
+        identical=one.identical + other.identical,
+        largest_difference=max(one.largest_difference, other.largest_difference),
     )
 
 
@@ -91,17 +97,26 @@ def counted(differs: Tensor, equal: Tensor, off: Tensor) -> KindProof:
 
 
 def _compared(made: Checkpoint, target: Checkpoint, base: Checkpoint, tensor: str) -> Compared:
-    theirs = target.read(tensor)
-    ours = made.read(tensor).to(theirs.dtype)
-    known = base.holds(tensor) and base.shape(tensor) == tuple(theirs.shape)
-    before = base.read(tensor).to(theirs.dtype) if known else torch.zeros_like(theirs)
-    off, moved = wide(theirs) - wide(ours), wide(theirs) - wide(before)
-    return Compared(
-        counted=counted((theirs != before) | (ours != before), ours == theirs, off),
-        largest_change=float(moved.abs().max()),
-        left=float(off.double().square().sum()),
-        norm=float(moved.double().square().sum()),
-    )
+    """One tensor, some rows at a time; of a vocabulary whose sizes differ the rows that both have."""
+    sides = [model.rows(tensor) for model in (target, made)]
+    known = base.holds(tensor) and base.shape(tensor)[1:] == target.shape(tensor)[1:]
+    count = min(side.shape[0] for side in sides) if sides[0].shape else 1
+    if known:
+        sides.append(base.rows(tensor))
+        count = min(count, sides[-1].shape[0])
+    found = KindProof(changed=0, identical=0, largest_difference=0.0)
+    change = left = norm = 0.0
+    for block in row_slices((count, *sides[0].shape[1:])):
+        theirs, *others = (side[block] for side in sides)
+        ours, before = (other.to(theirs.dtype) for other in others) if known else (others[0].to(theirs.dtype), torch.zeros_like(theirs))
+        off, moved = wide(theirs) - wide(ours), wide(theirs) - wide(before)
+        found = added(found, counted((theirs != before) | (ours != before), ours == theirs, off))
+        change, left, norm = max(change, float(moved.abs().max())), left + _square(off), norm + _square(moved)
+    return Compared(found, change, left, norm)
+
+
+def _square(values: Tensor) -> float:
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
 
 
 def kind_of(tensor: str) -> str:
