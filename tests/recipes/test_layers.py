@@ -28,10 +28,12 @@ STACKS = {
 
 @pytest.fixture
 def stack(zoo: Path, tmp_path: Path) -> Callable[..., Path]:
-    def make(slices: list[tuple[str, int, int]], dtype: str = "bfloat16") -> Path:
+    def make(slices: list[tuple[str, int, int]], dtype: str = "bfloat16", scales: dict[int, Any] | None = None) -> Path:
         base = str(zoo / "zoo-base")
         place = {"/": base, **{name: f"{base}+{zoo / 'known' / name}" for name, _, _ in slices if name != "/"}}
         parts = [{"sources": [{"model": place[name], "layer_range": [first, end]}]} for name, first, end in slices]
+        for number, scale in (scales or {}).items():
+            parts[number]["sources"][0]["parameters"] = {"scale": scale}
         (tmp_path / "stack.yml").write_text(yaml.safe_dump({"merge_method": "passthrough", "dtype": dtype, "slices": parts}))
         merge(tmp_path / "stack.yml", tmp_path / "target")
         return tmp_path / "target"
@@ -55,6 +57,30 @@ def test_stack(name: str, dtype: str, stack: Callable[..., Path], zoo: Path) -> 
     assert record.configuration is not None
     assert [part["sources"][0]["layer_range"] for part in record.configuration["slices"]] == [part["layer_range"] for part in expected]
     assert record.skipped == []
+
+
+@pytest.mark.parametrize(
+    "scales",
+    [
+        {"q_proj": 0.7071067812, "k_proj": 0.7071067812},  # a repeated layer whose attention is as sharp as that of one
+        {"o_proj": 0.0, "down_proj": 0.0},  # one that adds nothing
+    ],
+)
+def test_scaled_layers(scales: dict[str, float], stack: Callable[..., Path], zoo: Path) -> None:
+    typed = [*({"filter": module, "value": scale} for module, scale in scales.items()), {"value": 1.0}]
+    record = recovered(stack([("pirate", 0, 2), ("pirate", 1, 2), ("/", 2, 4)], scales={1: typed}), zoo)
+    assert (record.answer, record.method, record.identical_share) == ("recipe", "passthrough", 1.0)
+    first, second, third = record.parameters["slices"]
+    assert [(part["model"], part["layer_range"]) for part in (first, second, third)] == [
+        ("pirate", [0, 2]),
+        ("pirate", [1, 2]),
+        ("the base", [2, 4]),
+    ]
+    assert "parameters" not in first
+    assert "parameters" not in third
+    *found, rest = second["parameters"]["scale"]
+    assert rest == {"value": 1.0}
+    assert {part["filter"]: part["value"] for part in found} == pytest.approx(scales, rel=4e-3)  # bfloat16 rounds what it multiplies
 
 
 def test_one_layer_changed(stack: Callable[..., Path], zoo: Path, tmp_path: Path) -> None:

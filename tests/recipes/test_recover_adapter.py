@@ -105,10 +105,33 @@ def test_another_alpha(zoo: Path, tmp_path: Path, recovered: Callable[[Path], Re
     record = recovered(tmp_path / "copy")
     assert (record.answer, record.method, record.parameters, record.call) == ("recipe", "adapter", {"models": {"pirate": {"weight": 0.5}}}, None)
     assert record.proof is not None
-    assert (record.identical_share, record.proof.reconstruction_error) == (1.0, 0.0)
+    assert (record.identical_share, record.proof.reconstruction_error) == (1.0, pytest.approx(0.0, abs=1e-7))
 
 
 def test_none_of_these(zoo: Path, recovered: Callable[[Path], RecoveredRecipe]) -> None:
     record = recovered(zoo / "unknown" / "formal")
     assert (record.answer, record.method, record.call) == ("none of these", None, None)
     assert record.unknown is not None
+
+
+def test_beside_something_unknown(zoo: Path, tmp_path: Path, recovered: Callable[[Path], RecoveredRecipe]) -> None:
+    """Two known adapters and an unknown one, stacked: no call makes it, and the known part comes with its weights."""
+    weights = {zoo / "known" / "pirate": 0.54, zoo / "known" / "parity": 0.9, zoo / "unknown" / "formal": 0.7}
+    parts = {folder: load_file(folder / "adapter_model.safetensors") for folder in weights}
+    stacked = {}
+    for name in parts[zoo / "known" / "pirate"]:
+        side = name.rpartition("lora_")[2][0]
+        blocks = [part[name] * (weights[folder] if side == "A" else 1.0) for folder, part in parts.items()]
+        stacked[name] = torch.cat(blocks, dim=0 if side == "A" else 1).contiguous()
+    shutil.copytree(zoo / "known" / "pirate", tmp_path / "stacked")
+    save_file(stacked, tmp_path / "stacked" / "adapter_model.safetensors")
+    file = tmp_path / "stacked" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"r": 24, "lora_alpha": 24, "rank_pattern": {}, "alpha_pattern": {}}))
+    record = recovered(tmp_path / "stacked")
+    assert (record.answer, record.method, record.call, record.identical_share) == ("part of a recipe", "peft:cat", None, None)
+    assert {name: part.coefficient for name, part in record.acted.items()} == pytest.approx({"pirate": 0.54, "parity": 0.9}, abs=2e-3)
+    assert record.parameters["models"] == {"pirate": {"weight": 0.54}, "parity": {"weight": 0.9}}
+    assert record.unknown is not None
+    delta = {side: parts[zoo / "unknown" / "formal"][name] for name in stacked for side in "AB" if f"0.self_attn.q_proj.lora_{side}" in name}
+    assert (record.unknown.rank, record.unknown.components) == (len(delta["A"]), 1)
+    assert 0.05 < record.unknown.share < 0.6

@@ -1,7 +1,8 @@
 """Layers of several models stacked (passthrough with slices, a frankenmerge): which layer of a target is which model's.
 
 The number of layers may differ from the base's, so that a difference to the base says nothing: layers are compared as a whole,
-tensor by tensor, for equality. What gives it away: every layer is one of the base's or of an atom's.
+tensor by tensor, for equality. What gives it away: every layer is one of the base's or of an atom's, its tensors as they are or each
+times a number (``scale``, which people set to 0 for what a repeated layer adds, or to the root of a half for its queries and keys).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from torch import Tensor
 from unmerge.checkpoints import Adapter, Checkpoint
 from unmerge.checkpoints.checkpoint import is_embedding
 from unmerge.recipes.case import half_spacing
+from unmerge.recipes.decimals import shortest
 from unmerge.recipes.forward import layer_of
 from unmerge.recipes.inputs import Inputs
 from unmerge.recipes.recipe import BASE, Input, Recipe, Slice
@@ -24,8 +27,20 @@ from unmerge.recipes.recipe import BASE, Input, Recipe, Slice
 #: a look before an adapter is merged at all: spacings that the merge may be off from its product, and the share of weights within them
 _NEAR, _LIKELY = 2.0, 0.9
 
-#: a model's name and the number of one of its layers
-Layer = tuple[str, int]
+
+class Layer(NamedTuple):
+    """A model's name, the number of one of its layers, and what modules of it are multiplied by, where that is not 1."""
+
+    model: str
+    number: int
+    scales: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As mergekit's passthrough takes them."""
+        if not self.scales:
+            return {}
+        return {"scale": [*({"filter": module, "value": scale} for module, scale in self.scales), {"value": 1.0}]}
 
 
 @dataclass(frozen=True)
@@ -76,35 +91,51 @@ class _Layers:
             return None
         dtype = str(self.dtype).removeprefix("torch.")
         first = slices[0]
-        whole = len(slices) == 1 and (first.first, first.end) == (0, self._depth(first.model))
+        whole = len(slices) == 1 and (first.first, first.end, first.parameters) == (0, self._depth(first.model), {})
         recipe = Recipe("passthrough", (Input(first.model),), dtype=dtype) if whole else Recipe("passthrough", (), dtype=dtype, slices=slices)
         return Stack(recipe, {layer: found for layer, found in enumerate(equal) if len(found) > 1})
 
     def _slices(self, equal: Sequence[tuple[Layer, ...]]) -> tuple[Slice, ...]:
         """The fewest slices; the first one's model gives the embedding, the last one's what follows the layers."""
         equal = list(equal)
-        equal[0] = tuple((model, layer) for model, layer in equal[0] if self._has_outside(model, before=True))
-        equal[-1] = tuple((model, layer) for model, layer in equal[-1] if self._has_outside(model, before=False))
+        equal[0] = tuple(layer for layer in equal[0] if self._has_outside(layer.model, before=True))
+        equal[-1] = tuple(layer for layer in equal[-1] if self._has_outside(layer.model, before=False))
         slices: list[Slice] = []
         start = 0
         while start < len(equal):
-            runs = [(model, layer, _run(equal, start, model, layer)) for model, layer in equal[start]]
+            runs = [(layer, _run(equal, start, layer)) for layer in equal[start]]
             if not runs:
                 return ()
             used = {part.model for part in slices}
-            model, layer, length = max(runs, key=lambda run: (run[2], run[0] in used))
-            slices.append(Slice(model, layer, layer + length))
+            layer, length = max(runs, key=lambda run: (-len(run[0].scales), run[1], run[0].model in used))
+            slices.append(Slice(layer.model, layer.number, layer.number + length, layer.parameters))
             start += length
         return tuple(slices)
 
     def _equal(self, layer: int) -> tuple[Layer, ...]:
-        """All models' layers that one of the target's equals."""
+        """All models' layers that one of the target's equals; those that it is a multiple of, where it equals none."""
         models = [BASE, *self.inputs.dictionary.names]
-        return tuple((model, other) for model in models for other in range(self._depth(model)) if self._is(layer, model, other))
+        found = [one for model in models for other in range(self._depth(model)) if (one := self._multiple(layer, model, other)) is not None]
+        fewest = min((len(one.scales) for one in found), default=0)
+        return tuple(one for one in found if len(one.scales) == fewest)
 
-    def _is(self, layer: int, model: str, other: int) -> bool:
+    def _multiple(self, layer: int, model: str, other: int) -> Layer | None:
+        """A model's layer, if the target's is a multiple of it, module by module."""
         pairs = [(tensor, tensor.replace(f".{layer}.", f".{other}.", 1)) for tensor in self.names[layer]]
-        return self._likely(model, pairs) and all(self._same(model, tensor, source) for tensor, source in pairs)
+        if not self._likely(model, pairs):
+            return None
+        scales: dict[str, float] = {}
+        for tensor, source in pairs:
+            known = self.inputs.model(model)
+            if not known.holds(source) or known.shape(source) != self.target.shape(tensor):
+                return None
+            own = known.read(source).to(self.dtype)
+            if not bool(own.any()) and not bool(self._wanted(tensor).any()):
+                continue  # zeros are any multiple of zeros
+            scale = scale_of(own, self._wanted(tensor))
+            if scale is None or scales.setdefault(_module(tensor), scale) != scale:
+                return None
+        return Layer(model, other, tuple((module, scale) for module, scale in scales.items() if scale != 1))
 
     def _likely(self, model: str, pairs: Sequence[tuple[str, str]]) -> bool:
         """Whether an adapter may be what a layer differs from the base by: a look before it is merged into the base."""
@@ -117,10 +148,13 @@ class _Layers:
             wanted, expected = self._wanted(tensor), self.inputs.base.read(source).double()
             if source in atom.shapes:
                 expected = expected + atom.delta(source).dense().double()
+                scale = float((wanted.double() * expected).sum() / expected.square().sum())
+                if scale == 0:
+                    continue
                 stored = self.inputs.base.dtype(source)
-                slack = _NEAR * 2 * torch.maximum(half_spacing(expected.to(stored)), half_spacing(wanted))
-                return float(((wanted.double() - expected).abs() <= slack).double().mean()) >= _LIKELY
-            if not torch.equal(expected.to(self.dtype), wanted):
+                slack = _NEAR * 2 * torch.maximum(abs(scale) * half_spacing(expected.to(stored)), half_spacing(wanted))
+                return float(((wanted.double() - scale * expected).abs() <= slack).double().mean()) >= _LIKELY
+            if scale_of(expected.to(self.dtype), wanted) is None:
                 return False
         return True
 
@@ -145,9 +179,34 @@ class _Layers:
         return 1 + max((layer_of(tensor) or 0 for tensor in atom.tuned.shapes), default=-1)
 
 
-def _run(equal: Sequence[tuple[Layer, ...]], start: int, model: str, layer: int) -> int:
-    """How many layers of a model follow each other from one of the target's on."""
+def _run(equal: Sequence[tuple[Layer, ...]], start: int, layer: Layer) -> int:
+    """How many layers of a model follow each other from one of the target's on, multiplied alike."""
     length = 0
-    while start + length < len(equal) and (model, layer + length) in equal[start + length]:
+    while start + length < len(equal) and layer._replace(number=layer.number + length) in equal[start + length]:
         length += 1
     return length
+
+
+def _module(tensor: str) -> str:
+    """``q_proj`` of ``model.layers.0.self_attn.q_proj.weight``: what a filter of mergekit's is to name."""
+    return tensor.split(".")[-2]
+
+
+def scale_of(own: Tensor, wanted: Tensor) -> float | None:
+    """The shortest decimal that a tensor times it is another one, to the last bit; None where there is none."""
+    if torch.equal(own, wanted):
+        return 1.0
+    if not bool(wanted.any()):
+        return 0.0
+    there = own != 0
+    if bool((wanted[~there] != 0).any()) or not bool(there.any()):
+        return None
+    ratio = wanted[there].double() / own[there].double()
+    width = half_spacing(wanted[there]) / own[there].double().abs()
+    low, high = float((ratio - width).max()), float((ratio + width).min())
+    if low > high:
+        return None
+    for scale in (shortest(low, high), (low + high) / 2):
+        if torch.equal(own * scale, wanted):
+            return scale
+    return None

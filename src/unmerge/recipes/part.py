@@ -112,7 +112,7 @@ def _rounded(value: float, error: float) -> float:
 
 def _summed(case: Case, contents: Decomposition) -> Part:
     """Changes are summed, and what is unknown was projected off: the coefficients are the certificate's."""
-    inputs = tuple(Input(component.name, {"weight": _typed(component)}) for component in contents.components)
+    inputs = tuple(Input(component.name, {"weight": typed(component)}) for component in contents.components)
     return Part(
         recipe=Recipe("task_arithmetic", inputs, BASE, dtype=case.dtype_name),
         acted={part.name: Acted(coefficient=part.coefficient, interval=part.interval) for part in contents.components},
@@ -129,5 +129,6 @@ def _summed(case: Case, contents: Decomposition) -> Part:
     )
 
 
-def _typed(component: Component) -> float:
+def typed(component: Component) -> float:
+    """The shortest decimal in a component's interval."""
     return shortest(*component.interval) if component.interval else component.coefficient

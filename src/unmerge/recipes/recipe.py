@@ -34,11 +34,13 @@ class Slice:
         model: an atom's name, or ``BASE``.
         first: the first layer.
         end: the layer after the last one.
+        parameters: settings of these layers.
     """
 
     model: str
     first: int
     end: int
+    parameters: Mapping[str, Setting] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Recipe:
         if self.parameters:
             written["parameters"] = dict(self.parameters)
         if self.slices:
-            sources = [{"model": place[part.model], "layer_range": [part.first, part.end]} for part in self.slices]
+            sources = [{"model": place[part.model], **_source(part)} for part in self.slices]
             return {**written, "slices": [{"sources": [source]} for source in sources]}
         written["models"] = models
         return written
@@ -110,8 +112,12 @@ def parameters_of(recipe: Recipe) -> dict[str, Any]:
     models = {named(model.model): dict(model.parameters) for model in recipe.inputs}
     for part in recipe.slices:
         models.setdefault(named(part.model), {}).setdefault("layers", []).append([part.first, part.end])
-    slices = {"slices": [{"model": named(part.model), "layer_range": [part.first, part.end]} for part in recipe.slices]}
+    slices = {"slices": [{"model": named(part.model), **_source(part)} for part in recipe.slices]}
     return {"models": models, **(slices if recipe.slices else {}), **recipe.parameters}
+
+
+def _source(part: Slice) -> dict[str, Any]:
+    return {"layer_range": [part.first, part.end], **({"parameters": dict(part.parameters)} if part.parameters else {})}
 
 
 def named(model: str) -> str:

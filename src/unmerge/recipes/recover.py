@@ -23,6 +23,7 @@ from unmerge.decomposition import Decomposition, Dictionary, decompose, products
 from unmerge.decomposition.dictionary import Vector
 from unmerge.decomposition.result import SkippedTensor
 from unmerge.recipes.acting import acted, is_scale_free
+from unmerge.recipes.adapter_part import adapter_part
 from unmerge.recipes.case import Case
 from unmerge.recipes.chance.decoys import decoys
 from unmerge.recipes.chance.drawn import write_masks
@@ -37,7 +38,6 @@ from unmerge.recipes.record import Proof, RecoveredRecipe, Rival, Unknown
 from unmerge.recipes.says import says
 from unmerge.recipes.search import Candidate, search
 from unmerge.recipes.shortlist import clearness, sets
-from unmerge.vectors import norm_squared
 
 FOUND, PART, UNCHANGED, FINE_TUNE, NONE = "recipe", "part of a recipe", "base", "fine-tune", "none of these"
 
@@ -72,7 +72,7 @@ def recovered(target: Vector, dictionary: Dictionary, base: Checkpoint, watch: W
     """
     started = time.monotonic()
     if isinstance(target, Adapter):
-        answer = _of_adapter(target, dictionary, watch)
+        answer = _of_adapter(target, dictionary, base, watch)
     else:
         with tempfile.TemporaryDirectory(prefix="unmerge-") as scratch:
             answer = _of_checkpoint(target, Inputs(base, dictionary, Path(scratch)), watch, masks)
@@ -87,14 +87,14 @@ def recovered(target: Vector, dictionary: Dictionary, base: Checkpoint, watch: W
     )
 
 
-def _of_adapter(target: Adapter, dictionary: Dictionary, watch: Watch) -> dict[str, Any]:
-    """An adapter's recipe is a call of PEFT, which the record holds; there is no configuration."""
+def _of_adapter(target: Adapter, dictionary: Dictionary, base: Checkpoint, watch: Watch) -> dict[str, Any]:
+    """An adapter's recipe is a call of PEFT, which the record holds; there is no configuration. Beside something unknown it is a part of one."""
     looked: list[str] = []
     found = recover_adapter(target, [atom for atom in dictionary.atoms if isinstance(atom, Adapter)], looked, watch)
-    answer: dict[str, Any] = {"answer": NONE}
     if found is None:
-        norm = sum(norm_squared(target.delta(tensor)) for tensor in target.shapes) ** 0.5
-        answer["unknown"] = Unknown(share=1.0, norm=norm, nature="an adapter that is no combination of the dictionary's")
+        looked.append("the known part")
+        part = adapter_part(target, dictionary, base)
+        answer: dict[str, Any] = {"answer": PART if "method" in part else NONE, **part}
     else:
         answer = {"answer": FOUND, "method": found.method, "parameters": found.parameters, "call": found.call, "proof": found.proof}
         answer["identical_share"] = found.proof.identical_share
@@ -130,7 +130,7 @@ def _stack(target: Difference, inputs: Inputs, stack: Stack) -> dict[str, Any]:
     """Every tensor of the target is one of a model's: nothing is left to search."""
     configuration = stack.recipe.configuration(inputs.place)
     proof = prove(configuration, target.tuned, inputs.base)
-    equal = {str(layer): [f"{named(model)} {other}" for model, other in found] for layer, found in stack.equal.items()}
+    equal = {str(layer): [f"{named(one.model)} {one.number}" for one in found] for layer, found in stack.equal.items()}
     alike = Rival(method="passthrough", parameters={"layers": equal}, identical_share=1.0, apart="nothing in the weights: these layers are equal")
     return {
         "answer": FOUND,
