@@ -283,3 +283,23 @@ def audit_record() -> Audit:
         licences=judge(licences, strangers=1),
         environment=environment(),
     )
+
+
+@pytest.fixture(scope="session")
+def family_record(audit_record: Audit) -> Audit:
+    """The same with a component that acts otherwise in parts, a relative, and one that may be either and was subtracted."""
+    from unmerge.audit.licences import judge
+    from unmerge.decomposition.result import ProfilePart
+
+    code, style, maths = audit_record.decomposition.components
+    parts = [("0-5", "self_attn", 0.9), ("0-5", "mlp", 0.7), ("6-11", "", 0.8)]
+    profile = [ProfilePart(layers=layers, kind=kind, coefficient=value, interval=(value - 0.01, value + 0.02)) for layers, kind, value in parts]
+    components = [
+        code.model_copy(update={"identity": "exact", "uniform": False, "profile": [*profile, ProfilePart(layers="", kind="", coefficient=0.0)]}),
+        style.model_copy(update={"identity": "relative", "similarity": 0.83, "similarity_interval": (0.78, 0.87), "uniform": True}),
+        maths.model_copy(update={"identity": "undecided", "coefficient": -0.3, "interval": (-0.32, -0.29), "similarity": 0.98}),
+    ]
+    roles = {"<b>style</b>": "relative"}
+    licences = [licence.model_copy(update={"role": roles.get(licence.of, licence.role)}) for licence in audit_record.licences.licences]
+    found = audit_record.decomposition.model_copy(update={"components": components})
+    return audit_record.model_copy(update={"decomposition": found, "licences": judge(licences, strangers=1), "verification": None})

@@ -41,6 +41,42 @@ def test_conditions(audit_record: Audit, text: str, failed: bool, because: str) 
     assert check(audit_record, text) == GateResult(condition=text, failed=failed, because=because)
 
 
+@pytest.mark.parametrize(
+    ("text", "failed", "because"),
+    [
+        ("component=code", True, "it is in the target, at 0.8000"),
+        ("component=<b>style</b>", False, "not it, but a relative of it is in the target, at 0.4500"),
+        ("component=maths", True, "it is in the target, or a relative of it is, at -0.3000"),
+        ("component=maths-v2", True, "it cannot be told from maths, which is in the target, or a relative of it is"),
+        ("relative=code", False, "it is itself in the target, at 0.8000"),
+        ("relative=<b>style</b>", True, "a relative of it is in the target, at 0.4500"),
+        ("relative=maths", True, "it or a relative of it is in the target, at -0.3000"),
+        ("relative=law", False, "it is not named, and would have been seen from 0.12 on"),
+        ("relative=tiny", True, "it could not have been seen at any coefficient"),
+        (
+            "relative",
+            True,
+            "a relative of <b>style</b> is in the target, at 0.4500; maths or a relative of it is in the target, at -0.3000",
+        ),
+    ],
+)
+def test_relatives_are_another_condition(family_record: Audit, text: str, failed: bool, because: str) -> None:
+    assert check(family_record, text) == GateResult(condition=text, failed=failed, because=because)
+
+
+def test_what_was_not_told_from_its_relatives(audit_record: Audit) -> None:
+    """A method that tests no identity: the atom may be a relative, so that neither condition passes it."""
+    assert check(audit_record, "component=code").failed
+    assert check(audit_record, "relative=code").because == "it or a relative of it is in the target, at 0.8000"
+    assert check(audit_record, "relative") == GateResult(condition="relative", failed=False, because="no component is a relative")
+
+
+def test_a_possible_conflict_fails(family_record: Audit) -> None:
+    clash = check(family_record, "licence-conflict")
+    assert clash.failed
+    assert "but a relative of <b>style</b> (CC-BY-NC-4.0, which may apply) allows no commercial use" in clash.because
+
+
 def test_a_recipe_explains_what_coefficients_leave(audit_record: Audit) -> None:
     assert audit_record.recipe
     proved = audit_record.model_copy(update={"recipe": audit_record.recipe.model_copy(update={"identical_share": 1.0})})
@@ -75,6 +111,7 @@ def test_what_was_not_looked_for_does_not_pass(audit_record: Audit) -> None:
         ("component=french", "found french; add it to the dictionary, or mend the name"),
         ("licence-conflict=1", "found licence-conflict=1; did you mean licence-conflict"),
         ("component=", "found component="),
+        ("relative=kode", r"expected an atom of the dictionary \(code, .*\), found kode; did you mean code"),
         ("unknown-share=much", r"--fail-on unknown-share=much: expected a share from 0 to 1, found 'much'"),
         ("unknown-share=5", "expected a share from 0 to 1, found '5'"),
         ("component=kode", r"expected an atom of the dictionary \(code, .*\), found kode; did you mean code"),

@@ -137,3 +137,21 @@ def test_spdx_knows_what_is_said_to_be_its_own() -> None:
     identifiers = [terms.spdx for terms in TABLE.values() if terms.spdx]
     assert len(identifiers) > 50
     assert not [identifier for identifier in identifiers if not is_supported_id(identifier)]
+
+
+def test_the_licence_of_a_relative_may_apply() -> None:
+    """What would clash is a possible conflict, and the relative's own licence is unknown, whatever the atom's card states."""
+    base = Licence(of="base", role="base", stated=["gpl-3.0"], spdx=["GPL-3.0"], terms=["share-alike"])
+    known = Licence(of="style", role="relative", stated=["cc-by-nc-4.0"], spdx=["CC-BY-NC-4.0"], terms=["non-commercial"])
+    silent = Licence(of="law", role="relative", trouble="no README.md")
+    report = judge([base, known, silent])
+    assert [(finding.kind, finding.between, finding.text) for finding in report.findings] == [
+        (
+            "possible conflict",
+            ["base", "style"],
+            "base (GPL-3.0) lets nobody add terms, but a relative of style (CC-BY-NC-4.0, which may apply) allows no commercial use.",
+        ),
+        ("unknown", ["style"], "Nobody can say under which licence the relative of style is: that of style (CC-BY-NC-4.0) may apply."),
+        ("unknown", ["law"], "Nobody can say under which licence the relative of law is: law has none (no README.md)."),
+    ]
+    assert judge([base, known.model_copy(update={"role": "component"})]).of_kind("possible conflict") == []

@@ -111,11 +111,27 @@ def test_an_interrupted_audit_goes_on(run: Run, room: Path, monkeypatch: pytest.
     assert (room / "out" / "index.html").exists()
 
 
+def test_an_adapter_without_its_base(run: Run, room: Path, names: list[str]) -> None:
+    """Among plain LoRA adapters no base is needed, as the help says: components and licences all the same."""
+    out = room / "out"
+    done = run("audit", room / "dictionary" / names[0], "--dictionary", room / "dictionary", "--out", out, "--fail-on", f"component={names[0]}")
+    assert done.exit_code == 4, done.output
+    assert f"{names[0]} is an adapter to unmerge/zoo-base with one known component merged in: {names[0]} (1.00), and nothing else." in done.stdout
+    found = record(out)
+    assert (found["base_name"], found["decomposition"]["base"], found["recipe"], found["verification"]) == ("unmerge/zoo-base", None, None, None)
+    assert {licence["of"]: licence["trouble"] for licence in found["licences"]["licences"] if licence["role"] == "base"} == {
+        "unmerge/zoo-base": "the base was not given, so that its card was not read"
+    }
+    jsonschema.validate(found, json.loads(SCHEMA.read_text()))
+    ancestors = json.loads((out / "bom.cdx.json").read_text())["metadata"]["component"]["pedigree"]["ancestors"]
+    assert [(ancestor["name"], "hashes" in ancestor) for ancestor in ancestors] == [("unmerge/zoo-base", False), (names[0], True)]
+
+
 def test_bad_input(refused: Callable[..., str], room: Path, tmp_path: Path, names: list[str]) -> None:
     assert refused("audit", "--out", tmp_path / "out") == ("audit: expected a target, found none; name it, or draw an audit again with --record")
-    assert "expected its base with --base, found none" in refused(
-        "audit", room / "target", "--dictionary", room / "dictionary", "--out", tmp_path / "out"
-    )
+    bare = ("audit", room / "target", "--dictionary", room / "dictionary", "--out", tmp_path / "out")
+    assert "expected a base to subtract from a checkpoint, found none; give the base with --base" in refused(*bare)
+    assert "--tasks: expected a base to measure on, found none; give it with --base, or leave --tasks out" in refused(*bare, "--tasks", "zoo")
     assert "--fail-on: expected one of unknown-share=X" in refused(*arguments(room, "--out", tmp_path / "out", "--fail-on", "anything"))
     other = room / "other.json"
     assert f"{other}: expected an audit's record, found no such file; check the path" == refused(

@@ -84,6 +84,24 @@ def test_it_renders(shown: Page, audit: Audit, file: Path, tmp_path: Path) -> No
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_relatives_and_parts(width: int, scheme: str, browser: Page, family_record: Audit, tmp_path: Path) -> None:
+    """Long names, a negative coefficient and a profile fit as well: no text over another, none cut off, all of it legible."""
+    (tmp_path / "index.html").write_text(page(family_record))
+    browser.look(width, scheme=scheme)
+    browser.open(tmp_path / "index.html")
+    assert " ".join(browser.run("document.querySelector('h1').innerText").split()) == sentence(family_record)
+    sheet = "document.querySelector('#components').getBoundingClientRect().right"
+    assert browser.run(f"document.querySelector('.components').getBoundingClientRect().right <= {sheet} + 1")
+    assert browser.run("[...document.querySelectorAll('ul.findings .mark')].every(mark => mark.scrollWidth <= mark.clientWidth + 1)")
+    labels = (
+        "[...document.querySelectorAll('#limits svg')].filter(svg => svg.getClientRects().length).flatMap(svg => [...svg.querySelectorAll('text')])"
+    )
+    assert browser.run(f"{labels}.every(text => text.getBBox().x >= 0)")
+    assert browser.run(CONTRAST) == []
+    assert browser.complaints == []
+
+
 def test_nothing_sticks_out(shown: Page) -> None:
     """What is wider than the window scrolls by itself; the page does not."""
     # not innerWidth, which on a telephone grows with what sticks out

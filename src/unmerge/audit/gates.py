@@ -3,7 +3,9 @@
 =================  =========================================================================================================================
 unknown-share=X    no recipe makes the target, and more than the share X of its squared norm is explained neither by components nor rounding
 component=NAME     NAME is in the target, or may be: a component cannot be told from it, or it could not have been seen
-licence-conflict   two licences clash
+relative=NAME      a relative of NAME is in the target, or may be; NAME itself is not asked for
+relative           some component is a relative of an atom, or may be
+licence-conflict   two licences clash, or may where one of them is a relative's
 licence-unknown    a licence is missing, or its terms are not known
 not-verified       a component's removal was not measured, or its verdict is another than "verified"
 no-recipe          no recipe makes the target
@@ -21,10 +23,14 @@ from dataclasses import dataclass
 from unmerge.audit.licences import LicenceFinding
 from unmerge.audit.record import Audit, GateResult
 from unmerge.core.errors import BadInput, unknown_name
+from unmerge.decomposition.result import Component
 from unmerge.recipes.recover import FOUND
 
 _OPTION = "--fail-on"
-_CHOICES = ("unknown-share=X", "component=NAME", "licence-conflict", "licence-unknown", "not-verified", "no-recipe", "warning")
+_CHOICES = (
+    *("unknown-share=X", "component=NAME", "relative=NAME", "relative", "licence-conflict", "licence-unknown"),
+    *("not-verified", "no-recipe", "warning"),
+)
 
 
 class Gate(ABC):
@@ -57,21 +63,56 @@ class _UnknownShare(Gate):
 
 @dataclass(frozen=True)
 class _Present(Gate):
+    """Whether an atom itself is in the target."""
+
     asked: str
     name: str
 
     def because(self, audit: Audit) -> tuple[bool, str]:
-        found = audit.decomposition
-        for component in found.components:
-            if self.name == component.name:
-                return True, f"it is in the target, at {component.coefficient:.4f}"
-            if self.name in component.group:
-                return True, f"it cannot be told from {component.name}, which is in the target"
-        limits = {atom.name: atom.detection_limit for atom in found.absent}
-        if found.test and limits.get(self.name) is None:
-            return True, "it could not have been seen at any coefficient"
-        limit = f", and would have been seen from {limits[self.name]:.2g} on" if found.test else ""
-        return False, f"it is not named{limit}"
+        component = _holder(audit, self.name)
+        if component is None:
+            return _unnamed(audit, self.name)
+        if component.identity == "relative":
+            return False, f"not it, but a relative of it is in the target, at {component.coefficient:.4f}"
+        perhaps = ", or a relative of it is" if component.identity == "undecided" else ""
+        if self.name == component.name:
+            return True, f"it is in the target{perhaps}, at {component.coefficient:.4f}"
+        return True, f"it cannot be told from {component.name}, which is in the target{perhaps}"
+
+
+@dataclass(frozen=True)
+class _Relative(Gate):
+    """Whether a relative of an atom is in the target; the atom itself is another condition's."""
+
+    asked: str
+    name: str
+
+    def because(self, audit: Audit) -> tuple[bool, str]:
+        component = _holder(audit, self.name)
+        if component is None:
+            return _unnamed(audit, self.name)
+        where = f"in the target, at {component.coefficient:.4f}"
+        if component.identity == "exact":
+            exact = "it is" if self.name == component.name else f"{component.name}, from which it cannot be told, is"
+            return False, f"{exact} itself {where}"
+        if component.identity == "relative":
+            return True, f"a relative of it is {where}"
+        return True, f"it or a relative of it is {where}"
+
+
+def _holder(audit: Audit, name: str) -> Component | None:
+    """The component that an atom is, is a relative of, or cannot be told from."""
+    return next((component for component in audit.decomposition.components if name in (component.name, *component.group)), None)
+
+
+def _unnamed(audit: Audit, name: str) -> tuple[bool, str]:
+    """Of an atom that no component names: whether it could hide."""
+    found = audit.decomposition
+    limits = {atom.name: atom.detection_limit for atom in found.absent}
+    if found.test and limits.get(name) is None:
+        return True, "it could not have been seen at any coefficient"
+    limit = f", and would have been seen from {limits[name]:.2g} on" if found.test else ""
+    return False, f"it is not named{limit}"
 
 
 @dataclass(frozen=True)
@@ -106,13 +147,26 @@ def _no_recipe(audit: Audit) -> list[str]:
     return [] if audit.recipe.answer == FOUND else [f"the answer is: {audit.recipe.answer}"]
 
 
+def _relatives(audit: Audit) -> list[str]:
+    words = {"relative": "a relative of {}", "undecided": "{0} or a relative of it"}
+    return [
+        f"{words[component.identity].format(component.name)} is in the target, at {component.coefficient:.4f}"
+        for component in audit.decomposition.components
+        if component.identity in words
+    ]
+
+
 _PLAIN: dict[str, tuple[Callable[[Audit], Sequence[str]], str]] = {
-    "licence-conflict": (lambda audit: _texts(audit.licences.of_kind("conflict")), "no two licences clash"),
+    "licence-conflict": (lambda audit: _texts(audit.licences.of_kind("conflict", "possible conflict")), "no two licences clash"),
     "licence-unknown": (lambda audit: _texts(audit.licences.of_kind("unknown")), "every licence is known"),
+    "relative": (_relatives, "no component is a relative"),
     "not-verified": (_not_verified, "every component is verified"),
     "no-recipe": (_no_recipe, "a recipe makes the target"),
     "warning": (lambda audit: audit.decomposition.warnings, "no warning"),
 }
+
+
+_NAMED: dict[str, Callable[[str, str], Gate]] = {"component": _Present, "relative": _Relative}
 
 
 def parse_gates(texts: Iterable[str], atoms: Collection[str]) -> list[Gate]:
@@ -132,7 +186,7 @@ def _parse(text: str, atoms: Collection[str]) -> Gate:
     kind, equals, value = text.partition("=")
     if kind in _PLAIN and not equals:
         return _Plain(text, *_PLAIN[kind])
-    if kind == "component" and value:
+    if kind in _NAMED and value:
         if value not in atoms:
             raise unknown_name(
                 value,
@@ -141,7 +195,7 @@ def _parse(text: str, atoms: Collection[str]) -> Gate:
                 expected="an atom of the dictionary ({})",
                 otherwise="add it to the dictionary, or mend the name: what is not there cannot be found",
             )
-        return _Present(text, value)
+        return _NAMED[kind](text, value)
     if kind == "unknown-share":
         return _UnknownShare(text, _share(text, value))
     raise unknown_name(text, _CHOICES, _OPTION, otherwise="write, for example, unknown-share=0.05")

@@ -8,7 +8,8 @@ The rules, for the base and every component found (and every atom that a compone
 4. GPL-2.0 clashes with Apache-2.0;
 5. the target's own licence clashes with an ingredient's share-alike that it is not, and with terms that it does not pass on.
 
-A licence that is missing, or whose terms are not in the table, is unknown; so is the licence of whatever is not in the dictionary.
+A licence that is missing, or whose terms are not in the table, is unknown; so is the licence of whatever is not in the dictionary. Of a component
+that is a relative of an atom the atom's licence may apply: the relative's own is unknown, and what would clash is a possible conflict.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pydantic import BaseModel
 from unmerge.audit.licence_terms import Term, go_together, plain, terms_of
 from unmerge.audit.model_card import read_card
 
-Role = Literal["target", "base", "component", "candidate"]
+Role = Literal["target", "base", "component", "candidate", "relative"]
+Kind = Literal["conflict", "possible conflict", "unknown"]
 #: what a share-alike licence does not let others add
 _RESTRICTIONS: tuple[Term, ...] = ("non-commercial", "use-restrictions")
 _ASKS: dict[Term, str] = {
@@ -39,7 +41,8 @@ class Licence(BaseModel):
 
     Attributes:
         of: the name of the model or adapter.
-        role: the target, its base, a component, or an atom that a component cannot be told from (candidate).
+        role: the target, its base, a component, an atom that a component cannot be told from (candidate), or one of which a component is a
+            relative: then the licence may apply.
         stated: identifiers as the card writes them; all of them hold.
         spdx: those that SPDX has, as SPDX writes them.
         name, link: of a licence without an identifier.
@@ -65,9 +68,9 @@ class Licence(BaseModel):
 
 
 class LicenceFinding(BaseModel):
-    """A conflict, or a licence that is not known: between whom, and in words."""
+    """A conflict, certain or possible, or a licence that is not known: between whom, and in words."""
 
-    kind: Literal["conflict", "unknown"]
+    kind: Kind
     between: list[str]
     text: str
 
@@ -78,9 +81,9 @@ class LicenceReport(BaseModel):
     licences: list[Licence]
     findings: list[LicenceFinding]
 
-    def of_kind(self, kind: Literal["conflict", "unknown"]) -> list[LicenceFinding]:
-        """The findings of one kind."""
-        return [finding for finding in self.findings if finding.kind == kind]
+    def of_kind(self, *kinds: Kind) -> list[LicenceFinding]:
+        """The findings of some kinds."""
+        return [finding for finding in self.findings if finding.kind in kinds]
 
 
 def read_licence(folder: Path, of: str, role: Role) -> Licence:
@@ -116,9 +119,9 @@ def judge(licences: Sequence[Licence], strangers: int = 0) -> LicenceReport:
     for target, ingredient in itertools.product(targets, ingredients):
         findings += _passed_on(target, ingredient)
     findings += [
-        LicenceFinding(kind="unknown", between=[licence.of], text=f"{_called(licence) if licence.stated else licence.of}: {licence.trouble}.")
+        LicenceFinding(kind="unknown", between=[licence.of], text=_unknown(licence))
         for licence in licences
-        if licence.terms is None
+        if licence.terms is None or licence.role == "relative"
     ]
     if strangers:
         several = "component is" if strangers == 1 else "components are"
@@ -167,9 +170,17 @@ def _together(some: Iterable[str], others: Iterable[str]) -> bool:
     return all(go_together(one, other) for one, other in itertools.product(some, others))
 
 
+def _unknown(licence: Licence) -> str:
+    if licence.role == "relative":
+        stated = f"that of {licence.of} ({licence.shown}) may apply" if licence.stated else f"{licence.of} has none ({licence.trouble})"
+        return f"Nobody can say under which licence the relative of {licence.of} is: {stated}."
+    return f"{_called(licence) if licence.stated else licence.of}: {licence.trouble}."
+
+
 def _called(licence: Licence) -> str:
-    return f"{licence.of} ({licence.shown})"
+    return f"a relative of {licence.of} ({licence.shown}, which may apply)" if licence.role == "relative" else f"{licence.of} ({licence.shown})"
 
 
-def _conflict(between: Iterable[Licence], text: str) -> LicenceFinding:
-    return LicenceFinding(kind="conflict", between=[licence.of for licence in between], text=text)
+def _conflict(between: Sequence[Licence], text: str) -> LicenceFinding:
+    kind: Kind = "possible conflict" if any(licence.role == "relative" for licence in between) else "conflict"
+    return LicenceFinding(kind=kind, between=[licence.of for licence in between], text=text)

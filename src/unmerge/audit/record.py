@@ -36,7 +36,7 @@ class Audit(BaseModel):
 
     Attributes:
         name: of the target, its folder's.
-        base_name: of the base.
+        base_name: of the base; where none was given, the one that the target records, or None.
         made: when, in UTC, as ISO 8601 writes it.
         decomposition: the bill of materials, as ``unmerge decompose`` writes it.
         recipe: as ``unmerge recover`` writes it; None where no component was found.
@@ -50,7 +50,7 @@ class Audit(BaseModel):
     # "schema" is the key in JSON; as an attribute it would hide one of pydantic's
     schema_: Literal["unmerge/audit/1"] = Field(SCHEMA, alias="schema")
     name: str
-    base_name: str
+    base_name: str | None
     made: str
     decomposition: Decomposition
     recipe: RecoveredRecipe | None = None

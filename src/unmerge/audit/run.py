@@ -10,9 +10,9 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from unmerge.audit.gates import Gate
-from unmerge.audit.licences import LicenceReport, judge, read_licence
+from unmerge.audit.licences import Licence, LicenceReport, Role, judge, read_licence
 from unmerge.audit.record import Audit
-from unmerge.checkpoints import Checkpoint
+from unmerge.checkpoints import Adapter, Checkpoint
 from unmerge.checkpoints.hub import model_name
 from unmerge.core.records import environment, read_json, write_json
 from unmerge.core.staging import Stage
@@ -53,7 +53,7 @@ class Request:
     Attributes:
         target: an adapter, or a checkpoint minus the base.
         dictionary: the atoms.
-        base: the base.
+        base: the base; an adapter among plain LoRA adapters needs none, and then no recipe is looked for and nothing is measured.
         tasks: what is measured with each component removed; None to measure nothing.
         limit: items of each task at most.
         gates: conditions under which the audit fails.
@@ -61,7 +61,7 @@ class Request:
 
     target: Vector
     dictionary: Dictionary
-    base: Checkpoint
+    base: Checkpoint | None
     tasks: TaskList | None = None
     limit: int | None = None
     gates: Sequence[Gate] = ()
@@ -83,7 +83,7 @@ def run_audit(request: Request, stage: Stage, watches: Watches | None = None) ->
     found = _kept(stage, DECOMPOSITION, Decomposition, lambda: decompose(target, dictionary, base, watch=watches.over("inner products")))
     audit = Audit(
         name=target.name,
-        base_name=model_name(base.folder),
+        base_name=_base_name(target, base),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         decomposition=found,
         recipe=_recipe(request, found, stage, watches.over("recovering")),
@@ -96,26 +96,40 @@ def run_audit(request: Request, stage: Stage, watches: Watches | None = None) ->
 
 def _recipe(request: Request, found: Decomposition, stage: Stage, watch: Watch) -> RecoveredRecipe | None:
     """How the components were merged."""
-    if not found.components:
+    base = request.base
+    if not found.components or base is None:
         return None
-    return _kept(stage, RECIPE, RecoveredRecipe, lambda: recovered(request.target, request.dictionary, request.base, watch))
+    return _kept(stage, RECIPE, RecoveredRecipe, lambda: recovered(request.target, request.dictionary, base, watch))
 
 
 def _verification(request: Request, found: Decomposition, stage: Stage, tell: Callable[[int, int], None]) -> Verification | None:
     """What removing each component does, where tasks say what to look at."""
     tasks = request.tasks
-    if tasks is None or not any(component.name in tasks.of for component in found.components):
+    if tasks is None or request.base is None or not any(component.name in tasks.of for component in found.components):
         return None
     asked = VerifyRequest(request.target, request.base, request.dictionary, found, tasks, {})
     return _kept(stage, VERIFICATION, Verification, lambda: verify(asked, tasks.suite(limit=request.limit), stage.folder / _ITEMS, watch=tell))
 
 
-def read_licences(target: Vector, dictionary: Dictionary, base: Checkpoint, found: Decomposition) -> LicenceReport:
+def _base_name(target: Vector, base: Checkpoint | None) -> str | None:
+    if base is not None:
+        return model_name(base.folder)
+    return target.config.base_name if isinstance(target, Adapter) else None
+
+
+def read_licences(target: Vector, dictionary: Dictionary, base: Checkpoint | None, found: Decomposition) -> LicenceReport:
     """Licences of the target, its base, the components, and what they cannot be told from."""
-    licences = [read_licence(folder_of(target), target.name, "target"), read_licence(base.folder, model_name(base.folder), "base")]
+    of_base = _base_name(target, base) or "the base"
+    trouble = "the base was not given, so that its card was not read"
+    licences = [
+        read_licence(folder_of(target), target.name, "target"),
+        read_licence(base.folder, of_base, "base") if base else Licence(of=of_base, role="base", trouble=trouble),
+    ]
     for component in found.components:
-        licences.append(read_licence(folder_of(dictionary.named(component.name)), component.name, "component"))
-        licences += [read_licence(folder_of(dictionary.named(name)), name, "candidate") for name in component.group]
+        first: Role = "relative" if component.identity == "relative" else "component"
+        others: Role = "relative" if component.identity == "relative" else "candidate"
+        licences.append(read_licence(folder_of(dictionary.named(component.name)), component.name, first))
+        licences += [read_licence(folder_of(dictionary.named(name)), name, others) for name in component.group]
     return judge(licences, found.unexplained.components or 0)
 
 

@@ -29,8 +29,8 @@ def audit(
         list[str] | None,
         typer.Option(
             "--fail-on",
-            help="Exit with status 4 where this holds: unknown-share=X, component=NAME, licence-conflict, licence-unknown, not-verified, no-recipe "
-            "or warning. May be given again.",
+            help="Exit with status 4 where this holds: unknown-share=X, component=NAME, relative=NAME, relative, licence-conflict, licence-unknown, "
+            "not-verified, no-recipe or warning. May be given again.",
         ),
     ] = None,
     record: Annotated[Path | None, typer.Option("--record", help="Draw an audit again from its audit.json, without the model.")] = None,
@@ -65,17 +65,18 @@ def _run(
     from unmerge.report.audit import write_audit
     from unmerge.verify.tasks import read_tasks
 
-    for what, given in (("a target", target), ("its base with --base", base), ("a dictionary with --dictionary", dictionary)):
+    for what, given in (("a target", target), ("a dictionary with --dictionary", dictionary)):
         if not given:
             raise BadInput(expected=what, found="none", where="audit", hint="name it, or draw an audit again with --record")
     assert target is not None
-    assert base is not None
-    opened = open_base(base)
+    if tasks and base is None:
+        raise BadInput(expected="a base to measure on", found="none", where="--tasks", hint="give it with --base, or leave --tasks out")
+    opened = open_base(base) if base else None
     atoms = open_dictionary(dictionary, opened)
     vector = open_vector(target, opened)
     gates = parse_gates(fail_on, [atom.name for atom in atoms.atoms])
     listed = read_tasks(tasks, atoms) if tasks else None
-    sources = [vector.source(), opened.source(), *(atom.source() for atom in atoms.atoms)]
+    sources = [vector.source(), *([opened.source()] if opened else []), *(atom.source() for atom in atoms.atoms)]
     job = {"audit": [source.model_dump(mode="json") for source in sources], "tasks": str(listed), "limit": limit}
     with staged(out, job) as stage, bars() as progress:
         done = run_audit(Request(vector, atoms, opened, listed, limit, gates), stage, Watches(progress.over, progress.steps))

@@ -1,22 +1,31 @@
-"""Errors as one line and an exit status (4 is an audit that fails a condition); warnings as one line each."""
+"""Errors as one line and an exit status (4 is an audit that fails a condition); warnings as one line each.
+
+An error that nobody expected is one line as well, with its place: a traceback through other people's libraries helps no user. Whoever wants it sets
+``UNMERGE_TRACEBACK=1``.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
+import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TypeVar
 
 import typer
 
-from unmerge.core.errors import UnmergeError
+from unmerge.core.errors import UnmergeError, one_line
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
-BAD_INPUT, FAILED, INTERRUPTED = 2, 4, 130
+UNEXPECTED, BAD_INPUT, FAILED, INTERRUPTED = 1, 2, 4, 130
+#: set, an unexpected error comes with its traceback
+_TRACEBACK = "UNMERGE_TRACEBACK"
 
 
 def friendly(command: Command) -> Command:
-    """Say expected errors in one line, without a traceback: exit status 2, or 130 when interrupted."""
+    """Say errors in one line, without a traceback: exit status 2, 130 when interrupted, or 1 for what nobody expected."""
 
     @functools.wraps(command)
     def run(*args: object, **kwargs: object) -> None:
@@ -28,8 +37,23 @@ def friendly(command: Command) -> Command:
         except KeyboardInterrupt as error:
             typer.echo("unmerge: interrupted; run the same command again to go on", err=True)
             raise typer.Exit(INTERRUPTED) from error
+        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+            raise  # not errors of ours: the parser's, and a reader of the output that went away
+        except Exception as error:
+            if os.environ.get(_TRACEBACK):
+                raise
+            typer.echo(f"unmerge: {_unexpected(error)}", err=True)
+            raise typer.Exit(UNEXPECTED) from error
 
     return run  # type: ignore[return-value]
+
+
+def _unexpected(error: Exception) -> str:
+    """What went wrong, and where: the last place of this package on the way there."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if f"{os.sep}unmerge{os.sep}" in frame.filename] or frames
+    place = f"{Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else "an unknown place"
+    return one_line(f"an error that should not be: {type(error).__name__}: {error} ({place}); report it, with what {_TRACEBACK}=1 shows")
 
 
 def warn(warnings: Iterable[str]) -> None:

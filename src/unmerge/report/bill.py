@@ -18,6 +18,7 @@ from unmerge.audit.licences import Licence
 from unmerge.core.errors import need
 from unmerge.core.records import Source, fingerprint
 from unmerge.decomposition.result import Component
+from unmerge.report.identity import called, kinship
 
 FILE = "bom.cdx.json"
 _TARGET, _BASE = "target", "base"
@@ -93,24 +94,36 @@ def _model(reference: str, name: str, source: Source, licence: Licence | None) -
 
 
 def _base(audit: Audit) -> Entry:
-    source = audit.decomposition.base or Source(path=audit.base_name, sha256={})
-    return _model(_BASE, audit.base_name, source, _licence(audit, "base", audit.base_name))
+    name = audit.base_name or "base, not recorded"
+    source = audit.decomposition.base or Source(path=name, sha256={})
+    return _model(_BASE, name, source, _licence(audit, "base", name))
 
 
 def _component(audit: Audit, component: Component) -> Entry:
-    entry = _model(
-        f"component:{component.name}", component.name, audit.decomposition.dictionary[component.name], _licence(audit, "component", component.name)
-    )
+    """A component. A relative has no hashes and no licence of the atom's: they stand with the atom, which is a variant of it."""
+    reference, source = f"component:{component.name}", audit.decomposition.dictionary[component.name]
+    if component.identity == "relative":
+        atom = _model(f"variant:{component.name}", component.name, source, _licence(audit, "relative", component.name))
+        entry = {**_model(reference, called(component), Source(path="", sha256={}), None), "pedigree": {"variants": [atom]}}
+    else:
+        entry = _model(reference, component.name, source, _licence(audit, "component", component.name))
     low, high = component.interval or (None, None)
+    nearest, furthest = component.similarity_interval or (None, None)
     measured = audit.verified(component.name)
     values = {
         "unmerge:coefficient": component.coefficient,
         "unmerge:coefficient-low": low,
         "unmerge:coefficient-high": high,
+        "unmerge:coefficient-by-part": [part.model_dump(mode="json") for part in component.profile] or None,
         "unmerge:share": component.share,
         "unmerge:p-value": component.p_value,
         "unmerge:q-value": component.q_value,
         "unmerge:containment": component.containment,
+        "unmerge:identity": component.identity,
+        "unmerge:relative-of": component.name if component.identity == "relative" else None,
+        "unmerge:similarity": component.similarity,
+        "unmerge:similarity-low": nearest,
+        "unmerge:similarity-high": furthest,
         "unmerge:verdict": measured.verdict if measured else None,
     }
     entry["properties"] += _properties(values)
@@ -120,14 +133,17 @@ def _component(audit: Audit, component: Component) -> Entry:
 
 
 def _identity(component: Component) -> Entry:
-    """How the component was recognised: by comparing weights with weights. Its name is certain as far as the test is."""
+    """How the component was recognised: by comparing weights with weights. Its name is certain as far as the test is, and as it is the only one."""
     certain = 0.0 if component.q_value is None else 1 - component.q_value
-    confidence = certain / (1 + len(component.group))
+    confidence = certain / (1 + len(component.group) + (component.identity == "undecided"))
     what = "" if component.containment is None else f"containment {component.containment:.4f}, "
     p_value = "not tested" if component.p_value is None else f"p = {component.p_value:.2g}"
     value = f"coefficient {component.coefficient:.5g}, {what}{p_value}"
+    if means := kinship(component):
+        value += f"; {means}"
+    name = called(component) if component.identity == "relative" else component.name
     method = {"technique": "binary-analysis", "confidence": confidence, "value": value}
-    return {"field": "name", "confidence": confidence, "concludedValue": component.name, "methods": [method]}
+    return {"field": "name", "confidence": confidence, "concludedValue": name, "methods": [method]}
 
 
 def _licences(licence: Licence) -> list[Entry]:

@@ -6,6 +6,10 @@ from rich.console import Console
 from rich.table import Table
 
 from unmerge.decomposition.result import Component, Decomposition
+from unmerge.report.identity import called, kinship, part_called
+
+#: parts of a profile on one line; the record has all
+_PARTS = 8
 
 
 def show_decomposition(result: Decomposition, console: Console | None = None) -> None:
@@ -19,10 +23,12 @@ def show_decomposition(result: Decomposition, console: Console | None = None) ->
         table.add_column(title, justify="left" if title == "component" else "right")
     for component in result.components:
         tested = _tested(component) if result.test else ()
-        table.add_row(_named(component), f"{component.coefficient:.4f}", *tested, f"{component.share:.3f}")
+        table.add_row(called(component), f"{component.coefficient:.4f}", *tested, f"{component.share:.3f}")
     if not result.components:
         table.add_row("none of the dictionary's atoms", *[""] * (len(titles) - 1))
     console.print(table)
+    for component in result.components:
+        _show_component(component, console)
     console.print(
         f"{len(result.absent)} atoms not named. Reconstruction error {result.reconstruction_error:.4f} "
         f"(unexplained {result.unexplained.share:.2%} of the squared norm), condition number {result.condition_number:.2f}, "
@@ -34,8 +40,20 @@ def show_decomposition(result: Decomposition, console: Console | None = None) ->
         console.print(f"left out: {skipped.tensor} ({skipped.reason})")
 
 
-def _named(component: Component) -> str:
-    return " or ".join([component.name, *component.group])
+def _show_component(component: Component, console: Console) -> None:
+    """What a row has no room for: what kind of relative it is, and where it acts otherwise."""
+    if means := kinship(component):
+        console.print(f"{called(component)}: {means}.")
+    if component.profile:
+        shown = [f"{part.coefficient:.3f}{_reach(part.coefficient, part.interval)} in {part_called(part)}" for part in component.profile[:_PARTS]]
+        more = [f"{len(component.profile) - _PARTS} more"] if len(component.profile) > _PARTS else []
+        console.print(f"{called(component)} acts at {', '.join([*shown, *more])}: {component.coefficient:.3f} is a mean.")
+    elif component.uniform is False:
+        console.print(f"{called(component)} does not act alike in all of the model: {component.coefficient:.3f} is a mean.")
+
+
+def _reach(coefficient: float, interval: tuple[float, float] | None) -> str:
+    return f" ± {max(interval[1] - coefficient, coefficient - interval[0]):.3f}" if interval else ""
 
 
 def _tested(component: Component) -> tuple[str, str, str]:

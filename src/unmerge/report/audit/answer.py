@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unmerge.audit import Audit
+from unmerge.audit.licences import Kind
 from unmerge.decomposition.result import Component
 from unmerge.recipes.recover import FOUND
 from unmerge.report.audit.words import counted, listed, percent
+from unmerge.report.identity import called
 
 #: a share beyond rounding that is worth a word
 _WORTH_SAYING = 0.005
+_FINDINGS: tuple[Kind, ...] = ("conflict", "possible conflict", "unknown")
 #: names in the sentence; the rest are counted
 _NAMED = 6
 
@@ -42,9 +45,8 @@ def answer(audit: Audit) -> list[Phrase]:
     if not found.components:
         none = f"None of the {len(found.dictionary)} known components is in {audit.name}"
         return [Phrase(f"{none}: {rest.removeprefix(', and ')}." if rest else f"{none}.")]
-    known = counted(len(found.components), "known component")
     by = f" by {audit.recipe.method}" if audit.recipe and audit.proved else ""
-    phrases = [Phrase(f"{audit.name} is {audit.base_name} with {known} merged in{by}: ")]
+    phrases = [Phrase(f"{_start(audit)} {_counted(found.components)} merged in{by}: ")]
     shown, more = found.components[:_NAMED], len(found.components[_NAMED:])
     pieces = [Phrase(_called(component), place) for place, component in enumerate(shown)]
     if more:
@@ -64,9 +66,22 @@ def tiles(audit: Audit) -> list[Tile]:
     return [_components(audit), _unexplained(audit), *_recipe(audit), *_verified(audit), _licences(audit)]
 
 
+def _start(audit: Audit) -> str:
+    if audit.decomposition.base is not None:
+        return f"{audit.name} is {audit.base_name} with"
+    return f"{audit.name} is an adapter{f' to {audit.base_name}' if audit.base_name else ''} with"
+
+
+def _counted(components: Sequence[Component]) -> str:
+    """Components and relatives, counted apart."""
+    relatives = sum(component.identity == "relative" for component in components)
+    known = [counted(len(components) - relatives, "known component")] if len(components) > relatives else []
+    return " and ".join(known + [counted(relatives, "relative of a known one", "relatives of known ones")] * (relatives > 0))
+
+
 def _called(component: Component) -> str:
-    names = [component.name, *component.group]
-    return f"{' or '.join(names)} ({component.coefficient:.2f})"
+    subtracted = ", subtracted" if component.coefficient < 0 else ""
+    return f"{called(component)} ({component.coefficient:.2f}{subtracted})"
 
 
 def _rest(audit: Audit) -> str:
@@ -85,6 +100,8 @@ def _rest(audit: Audit) -> str:
 def _components(audit: Audit) -> Tile:
     found = audit.decomposition
     tested = f"of {len(found.dictionary)} in the dictionary"
+    if relatives := sum(component.identity == "relative" for component in found.components):
+        tested += f", {counted(relatives, 'of them a relative', 'of them relatives')} of what is there"
     if found.test:
         tested += f"; false discoveries at most {percent(found.test.level)}"
     return Tile("Components", str(len(found.components)), tested, "plain", "components")
@@ -126,8 +143,10 @@ def _verified(audit: Audit) -> Sequence[Tile]:
 
 
 def _licences(audit: Audit) -> Tile:
-    conflicts, unknown = (len(audit.licences.of_kind(kind)) for kind in ("conflict", "unknown"))
+    conflicts, possible, unknown = (len(audit.licences.of_kind(kind)) for kind in _FINDINGS)
     text = f"{counted(unknown, 'licence')} not known" if unknown else "every one is known"
     if conflicts:
         return Tile("Licences", counted(conflicts, "conflict"), text, "bad", "licences")
+    if possible:
+        return Tile("Licences", counted(possible, "possible conflict"), text, "unsure", "licences")
     return Tile("Licences", "no conflict", text, "unsure" if unknown else "good", "licences")

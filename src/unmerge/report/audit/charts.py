@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from unmerge.decomposition.result import Absent, Component
 from unmerge.report.audit.svg import add, drawing, tip
+from unmerge.report.identity import called
 from unmerge.verify.record import VerifiedComponent
+
+#: pixels a letter takes, in bold type
+_LETTER = 7.3
 
 
 @dataclass(frozen=True)
@@ -20,21 +25,28 @@ class Part:
     look: str
 
 
-def coefficient_bar(component: Component, largest: float, look: str) -> ET.Element:
-    """A coefficient from nought, with its interval: a bar for a cell of a table."""
+def reach(components: Sequence[Component]) -> tuple[float, float]:
+    """The smallest and the largest end of a coefficient or its interval, nought always among them: one scale for all bars."""
+    ends = [0.0, *(value for component in components for value in (component.coefficient, *(component.interval or ())))]
+    return min(ends), max(*ends, 1e-9)
+
+
+def coefficient_bar(component: Component, least: float, largest: float, look: str) -> ET.Element:
+    """A coefficient from nought, to the left of it where it is negative, with its interval: a bar for a cell of a table."""
     width, height = 150.0, 22.0
     low, high = component.interval or (component.coefficient, component.coefficient)
 
     def across(value: float) -> float:
-        return 1 + (width - 4) * min(max(value / largest, 0.0), 1.0)
+        return 1 + (width - 4) * (min(max(value, least), largest) - least) / (largest - least)
 
-    svg = drawing(width, height, f"Coefficient of {component.name}", f"{component.coefficient:.4f}, interval {low:.4f} to {high:.4f}")
-    add(svg, "line", x1=1.0, y1=2.0, x2=1.0, y2=height - 2, class_="axis")
-    bar = add(svg, "rect", x=1.0, y=7.0, width=across(component.coefficient) - 1, height=8.0, rx=2, class_=f"{look} fill")
-    tip(bar, f"{component.name}: {component.coefficient:.5f}, 95% {low:.5f} to {high:.5f}")
+    svg = drawing(width, height, f"Coefficient of {called(component)}", f"{component.coefficient:.4f}, interval {low:.4f} to {high:.4f}")
+    nought, end = across(0.0), across(component.coefficient)
+    add(svg, "line", x1=nought, y1=2.0, x2=nought, y2=height - 2, class_="axis")
+    bar = add(svg, "rect", x=min(nought, end), y=7.0, width=abs(end - nought), height=8.0, rx=2, class_=f"{look} fill")
+    tip(bar, f"{called(component)}: {component.coefficient:.5f}, 95% {low:.5f} to {high:.5f}")
     add(svg, "line", x1=across(low), y1=height / 2, x2=across(high), y2=height / 2, class_="whisker")
-    for end in (low, high):
-        add(svg, "line", x1=across(end), y1=5.0, x2=across(end), y2=height - 5, class_="whisker")
+    for limit in (low, high):
+        add(svg, "line", x1=across(limit), y1=5.0, x2=across(limit), y2=height - 5, class_="whisker")
     return svg
 
 
@@ -42,35 +54,43 @@ def limits_chart(components: Sequence[Component], absent: Sequence[Absent], look
     """What was found beside what could have been found: components as dots, absent atoms as ranges above which they would have been seen."""
     seen = sorted(absent, key=lambda atom: (atom.detection_limit is None, atom.detection_limit or 0.0))
     limits = [atom.detection_limit for atom in seen if atom.detection_limit is not None]
-    top = max([component.coefficient for component in components] + limits + [0.1]) * 1.08
-    row, left = 24.0, 18 + 6.6 * max(map(len, [*(one.name for one in components), *(one.name for one in absent)]), default=0)
-    scale = (width - left - 20) / top
+    coefficients = [component.coefficient for component in components]
+    bottom, top = min([*coefficients, 0.0]) * 1.08, max([*coefficients, *limits, 0.1]) * 1.08
+    names = [*map(called, components), *(atom.name for atom in absent)]
+    # a long name may not push the chart out of its picture: it is cut, and said in full where it is pointed at
+    letters = min(max(map(len, names), default=0), int(width * 0.45 / _LETTER))
+    row, left = 24.0, 18 + _LETTER * letters
+    scale = (width - left - 20) / (top - bottom)
     height = row * (len(components) + len(seen)) + 40
+    nought, foot = left - bottom * scale, height - 34
     svg = drawing(width, height, "What would have been seen", "Components at their coefficient, absent atoms from their detection limit on")
-    foot = height - 34
-    for step in _ticks(top):
-        x = left + step * scale
+    for step in _ticks(bottom, top):
+        x = nought + step * scale
         add(svg, "line", x1=x, y1=4.0, x2=x, y2=foot, class_="grid")
         add(svg, "text", f"{step:g}", x=x, y=foot + 16, class_="label centre")
     add(svg, "text", "coefficient", x=left + (width - left) / 2, y=foot + 32, class_="label centre faint")
     for place, component in enumerate(components):
         y = row * (place + 0.5) + 4
-        add(svg, "text", component.name, x=left - 10, y=y, class_="label end middle strong")
-        dot = add(svg, "circle", cx=left + component.coefficient * scale, cy=y, r=5.5, class_=f"{looks[place]} fill")
-        tip(dot, f"{component.name} is in the target, at {component.coefficient:.4f}")
+        add(svg, "text", _cut(called(component), letters), x=left - 10, y=y, class_="label end middle strong")
+        dot = add(svg, "circle", cx=nought + component.coefficient * scale, cy=y, r=5.5, class_=f"{looks[place]} fill")
+        tip(dot, f"{called(component)} is in the target, at {component.coefficient:.4f}")
     for place, atom in enumerate(seen, len(components)):
         y = row * (place + 0.5) + 4
         group = add(svg, "g")
-        add(group, "text", atom.name, x=left - 10, y=y, class_="label end middle")
+        add(group, "text", _cut(atom.name, letters), x=left - 10, y=y, class_="label end middle")
         if atom.detection_limit is None:
-            add(group, "rect", x=left, y=y - 5, width=width - left - 20, height=10.0, rx=2, class_="blind")
+            add(group, "rect", x=nought, y=y - 5, width=width - nought - 20, height=10.0, rx=2, class_="blind")
             tip(group, f"{atom.name} could not have been seen at any coefficient")
         else:
-            x = left + atom.detection_limit * scale
-            add(group, "rect", x=left, y=y - 5, width=x - left, height=10.0, rx=2, class_="shadow")
+            x = nought + atom.detection_limit * scale
+            add(group, "rect", x=nought, y=y - 5, width=x - nought, height=10.0, rx=2, class_="shadow")
             add(group, "line", x1=x, y1=y - 8, x2=x, y2=y + 8, class_="limit")
             tip(group, f"{atom.name} is not named; from {atom.detection_limit:.4f} on it would have been")
     return svg
+
+
+def _cut(name: str, letters: int) -> str:
+    return name if len(name) <= letters else f"{name[: letters - 1]}…"
 
 
 def dose_chart(measured: VerifiedComponent, look: str) -> ET.Element:
@@ -102,7 +122,8 @@ def dose_chart(measured: VerifiedComponent, look: str) -> ET.Element:
     return svg
 
 
-def _ticks(top: float) -> list[float]:
-    """Round numbers from nought to below ``top``, four to eight of them."""
-    size = next(size for size in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 50.0, 100.0, float("inf")) if top / size <= 8)
-    return [size * place for place in range(int(top / size) + 1)] if size < float("inf") else [0.0]
+def _ticks(bottom: float, top: float) -> list[float]:
+    """Round numbers between two, four to eight of them or so, nought among them."""
+    sizes = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 50.0, 100.0, float("inf"))
+    size = next(size for size in sizes if (top - bottom) / size <= 8)
+    return [size * place for place in range(math.ceil(bottom / size), int(top / size) + 1)] if size < float("inf") else [0.0]

@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 from unmerge.decomposition.blocks import OUTSIDE, kind_of, layer_of
 from unmerge.decomposition.result import Component
 from unmerge.report.audit.svg import DEEP, add, drawing, tip
+from unmerge.report.identity import called
 
 #: all cells together are about so wide, each at least and at most so; and so high
 _ACROSS, _LEAST, _MOST, _HIGH = 228.0, 9.0, 44.0, 24.0
@@ -62,7 +63,7 @@ def heat_map(component: Component, modules: Modules, largest: float) -> ET.Eleme
     """
     wide = min(max(_ACROSS / len(modules.layers), _LEAST), _MOST)
     left, top = 14 + _LETTER * max(map(len, modules.kinds), default=0), 22.0
-    title = f"Coefficient of {component.name} by layer and module"
+    title = f"Coefficient of {called(component)} by layer and module"
     described = f"Overall {component.coefficient:.4f}; the table below the figure holds the same values"
     svg = drawing(left + wide * len(modules.layers) + 4, top + _HIGH * len(modules.kinds) + 20, title, described)
     for row, kind in enumerate(modules.kinds):

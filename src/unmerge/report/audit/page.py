@@ -21,6 +21,7 @@ from unmerge.report.audit.drawings import drawings, looks_of
 from unmerge.report.audit.heat_map import deepest
 from unmerge.report.audit.svg import clean, inline
 from unmerge.report.audit.table import data_uri
+from unmerge.report.identity import called, kinship
 
 #: cells of a table that is only given as a file, and characters of a record that is only beside the page
 _LONG, _LARGE = 2000, 400_000
@@ -35,7 +36,7 @@ def page(audit: Audit) -> str:
     environment = jinja.Environment(
         loader=jinja.FileSystemLoader(_HERE), autoescape=True, undefined=jinja.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": words.percent, "p_value": words.p_value, "counted": words.counted}
+    environment.filters |= {"percent": words.percent, "p_value": words.p_value, "counted": words.counted, "called": called, "kinship": kinship}
     html: str = environment.get_template("page.html.j2").render(**_content(audit))
     return clean(html)
 
@@ -48,7 +49,7 @@ def drawing_style() -> str:
 def _content(audit: Audit) -> dict[str, Any]:
     found, verification, recipe = audit.decomposition, audit.verification, audit.recipe
     script = (_HERE / "page.js").read_text(encoding="utf-8")
-    largest = max([value for component in found.components for value in (component.coefficient, *(component.interval or ()))] + [1e-9])
+    least, largest = charts.reach(found.components)
     looks, record = looks_of(audit), audit.model_dump_json()
     return {
         "audit": audit,
@@ -61,11 +62,12 @@ def _content(audit: Audit) -> dict[str, Any]:
         "tiles": answer.tiles(audit),
         "parts": _parts(audit, looks),
         "looks": looks,
+        "least": least,
         "largest": largest,
         "verdict_looks": tables.LOOKS,
         "deepest": deepest(found.components),
-        "bars": [inline(charts.coefficient_bar(component, largest, look)) for component, look in zip(found.components, looks, strict=True)],
-        "licence_of": {licence.of: licence for licence in audit.licences.licences if licence.role == "component"},
+        "bars": [inline(charts.coefficient_bar(component, least, largest, look)) for component, look in zip(found.components, looks, strict=True)],
+        "licence_of": tables.licence_words(audit),
         "drawn": {name: inline(svg) for name, svg in drawings(audit).items()},
         "tables": _tables(audit),
         "versions": {"python": audit.environment.python, **audit.environment.versions},
@@ -88,6 +90,7 @@ def _tables(audit: Audit) -> dict[str, Any]:
     found, verification = audit.decomposition, audit.verification
     made = {
         "components": tables.components(audit),
+        "profile": tables.profile(found),
         "absent": tables.absent(found),
         "by_tensor": tables.by_tensor(found),
         "licences": tables.licences(audit),
@@ -104,7 +107,7 @@ def _tables(audit: Audit) -> dict[str, Any]:
 def _parts(audit: Audit, looks: list[str]) -> list[Part]:
     """The target's squared norm: each component's own, what components share, and what is unexplained."""
     found = audit.decomposition
-    own = [Part(component.name, component.share**2, look) for component, look in zip(found.components, looks, strict=True)]
+    own = [Part(called(component), component.share**2, look) for component, look in zip(found.components, looks, strict=True)]
     rounding = min(found.unexplained.rounding_share or 0.0, found.unexplained.share)
     left = "left to the recipe" if audit.proved else "unexplained"
     rest = [Part(left, found.unexplained.share - rounding, "rest"), Part("rounding", rounding, "noise")]

@@ -12,24 +12,51 @@ from unmerge.recipes.record import RecoveredRecipe
 from unmerge.report.audit.score_matrix import in_order, scores_without
 from unmerge.report.audit.table import Cell, Table, number, word
 from unmerge.report.audit.words import p_value, percent
+from unmerge.report.identity import called
 from unmerge.verify.record import Verification, VerifiedComponent
 
+#: roles that need more words
+ROLES = {"candidate": "cannot be told from a component", "relative": "a component is a relative of it: its licence may apply"}
 #: how a verdict looks
 LOOKS = {"verified": "good", "not specific": "bad", "no effect": "bad", "not measurable": "unsure"}
 
 
 def components(audit: Audit) -> Table:
     """Every component with all that is known of it; the page shows some of it in its own way."""
-    heads = "component coefficient low high share containment p_value q_value agreement cannot_be_told_from licence verdict".split()
-    licences = {licence.of: licence.shown for licence in audit.licences.licences if licence.role == "component"}
+    heads = (
+        "component coefficient low high share containment p_value q_value agreement cannot_be_told_from licence verdict "
+        "identity similarity similarity_low similarity_high uniform"
+    ).split()
+    licences = licence_words(audit)
     rows = []
     for component in audit.decomposition.components:
         measured = audit.verified(component.name)
         low, high = component.interval or (None, None)
         figures = (component.coefficient, low, high, component.share, component.containment, component.p_value, component.q_value)
         words = (" ".join(component.group), licences.get(component.name, ""), measured.verdict if measured else "")
-        rows.append([word(component.name), *map(number, figures), number(component.agreement), *map(word, words)])
+        similar = (component.similarity, *(component.similarity_interval or (None, None)))
+        uniform = word("" if component.uniform is None else "yes" if component.uniform else "no")
+        kin = [word(component.identity or ""), *map(number, similar), uniform]
+        rows.append([word(component.name), *map(number, figures), number(component.agreement), *map(word, words), *kin])
     return Table("components", "Components of the target", heads, rows)
+
+
+def licence_words(audit: Audit) -> dict[str, str]:
+    """The licence of each component, in a word or two; of a relative only the atom's is known, which may apply."""
+    words = {"component": "{}", "relative": "may apply: {}"}
+    return {licence.of: words[licence.role].format(licence.shown) for licence in audit.licences.licences if licence.role in words}
+
+
+def profile(found: Decomposition) -> Table | None:
+    """Where a component acts otherwise; None where one coefficient is true everywhere."""
+    rows = []
+    for component in found.components:
+        for part in component.profile:
+            low, high = part.interval or (None, None)
+            where = [word(part.layers or "outside of the layers"), word(part.kind or "all")]
+            rows.append([word(called(component)), *where, number(part.coefficient), number(low), number(high)])
+    heads = ("Component", "Layers", "Modules", "Coefficient", "95% from", "to")
+    return Table("profile", "Coefficients by part of the model", heads, rows) if rows else None
 
 
 def absent(found: Decomposition) -> Table:
@@ -132,7 +159,7 @@ def licences(audit: Audit) -> Table:
     rows = [
         [
             word(licence.of),
-            word({"candidate": "cannot be told from a component"}.get(licence.role, licence.role)),
+            word(ROLES.get(licence.role, licence.role)),
             word(licence.shown, licence.link),
             word("not known" if licence.terms is None else ", ".join(licence.terms) or "permissive"),
             word(licence.trouble or ""),
