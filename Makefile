@@ -52,6 +52,12 @@ families: .venv/.runtime  ## train 20 real-like dictionaries of adapters (runs o
 	$(BIN)/python benchmarks/families.py --part 0/2 & $(BIN)/python benchmarks/families.py --part 1/2 && wait
 	$(BIN)/python benchmarks/families_summary.py
 
+calibration: .venv/.runtime  ## p-values and claims of identity on the families, which are trained first; writes docs/calibration-measured.md; goes on where it was stopped
+	test -f runs/families/d19/manifest.json || $(MAKE) families
+	$(BIN)/python benchmarks/calibration.py --part 0/2 & $(BIN)/python benchmarks/calibration.py --part 1/2 && wait
+	$(BIN)/python benchmarks/calibration.py
+	$(BIN)/python scripts/calibration_page.py
+
 runs/full/checkpoints: .venv/.runtime
 	$(BIN)/python benchmarks/full_finetunes.py --only-train
 
