@@ -31,25 +31,26 @@ def main() -> None:
 
 
 def _families(figures: Mapping[str, Any]) -> list[str]:
-    rows = [[kind, found["pairs"], *(_number(value) for value in found["quantiles"])] for kind, found in figures["cosines"].items()]
-    rest = [
-        [name, "", *(_number(value) for value in figures[key])] for name, key in (("leading direction's share of the square", "leading direction"),)
-    ]
+    rows = [[kind, str(found["pairs"]), *map(_number, found["quantiles"])] for kind, found in figures["cosines"].items()]
+    rows.append(["leading direction's share of the square", "", *map(_number, figures["leading direction"])])
+    said = (
+        "Each dictionary holds a training run saved at several steps and continued, the same data from other seeds, a shared seed on other data,"
+        " one author's settings on several tasks, and unrelated adapters. All were trained on the embedded zoo's base. Absolute cosines of two"
+        " adapters of one dictionary, by their closest relation:"
+    )
     return [
         f"## The families: {figures['dictionaries']} dictionaries, {figures['adapters']} adapters",
-        "Each dictionary holds a training run saved at several steps and continued, the same data from other seeds, a shared seed on other data, one"
-        " author's settings on several tasks, and unrelated adapters. All were trained on the embedded zoo's base. Absolute cosines of two adapters of"
-        " one dictionary, by their closest relation:",
-        table(["", "pairs", "least", "a quarter", "median", "three quarters", "largest"], [[str(cell) for cell in row] for row in rows + rest]),
+        said,
+        table(["", "pairs", "least", "a quarter", "median", "three quarters", "largest"], rows),
     ]
 
 
 def _rejections(figures: Mapping[str, Any]) -> list[str]:
-    sections = [
-        "## Absent atoms: shares of p-values below three levels",
-        "In brackets the interval in which 95% of such shares lie where p-values are uniform. Atoms of one target are not independent, so that the"
-        " intervals are narrower than they should be.",
-    ]
+    said = (
+        "In brackets the interval in which 95% of such shares lie where p-values are uniform. Atoms of one target are not independent, so that"
+        " the intervals are narrower than they should be."
+    )
+    sections = ["## Absent atoms: shares of p-values below three levels", said]
     for group, splits in figures["rejections"].items():
         rows = []
         for name, row in _rows(splits):
@@ -62,7 +63,7 @@ def _rejections(figures: Mapping[str, Any]) -> list[str]:
 def _claims(figures: Mapping[str, Any]) -> list[str]:
     sections = [
         "## Claims of atoms that are not in the target",
-        f"{figures['targets with a false exact claim']} of {sum(figures['targets'].values())} targets have an atom claimed exactly that is not in them.",
+        f"In {figures['targets with a false exact claim']} of {sum(figures['targets'].values())} targets an atom is claimed exactly and not there.",
     ]
     keys = ("atoms", "named", "exact", "relative", "undecided", "untested")
     for group, splits in figures["absent"].items():
