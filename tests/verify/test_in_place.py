@@ -119,3 +119,28 @@ def test_refused_before_anything_changes(deltas: dict[str, Tensor], said: str) -
     with pytest.raises(BadInput, match=said), InPlace(model, {}).without([(atom, 1.0)]):
         pass
     assert same(before, bits(model))
+
+
+def test_rows_that_both_have(zoo: Path) -> None:
+    """The target was given tokens, or has lost some, since the adapter was trained: its change is taken from the rows that both have."""
+    tensor = "model.embed_tokens.weight"
+    for more in (3, -5):
+        model = AutoModelForCausalLM.from_pretrained(zoo / "zoo-base", dtype=torch.float32)
+        shape = tuple(model.get_parameter(tensor).shape)
+        model.resize_token_embeddings(shape[0] + more)
+        before, values = bits(model), model.get_parameter(tensor).detach().clone()
+        change, rows = torch.ones(shape), min(shape[0], shape[0] + more)
+        with InPlace(model, {}).without([(Held("atom", {tensor: Dense(change)}), 0.5)]):
+            assert torch.equal(model.get_parameter(tensor)[:rows], values[:rows] - 0.5)
+            assert torch.equal(model.get_parameter(tensor)[rows:], values[rows:])
+        assert same(before, bits(model))
+
+
+def test_names_without_the_backbone(zoo: Path) -> None:
+    """Files of the hub may hold a backbone alone, its tensors without the name that the whole model has for it."""
+    model = AutoModelForCausalLM.from_pretrained(zoo / "zoo-base", dtype=torch.float32)
+    weight = model.model.layers[0].mlp.up_proj.weight
+    values = weight.detach().clone()
+    with InPlace(model, {}).without([(Held("atom", {"layers.0.mlp.up_proj.weight": Dense(torch.ones(tuple(weight.shape)))}), 0.5)]):
+        assert torch.equal(weight, values - 0.5)
+    assert torch.equal(weight, values)

@@ -53,6 +53,7 @@ def verify(
         warn(found.warnings)
         items = json and json.with_suffix(".items.jsonl")
         result = run(Request(vector, opened, atoms, found, listed, chosen, seed), suite, items, show_predictions, progress.steps("measuring"))
+    warn(warning for warning in result.warnings if warning not in found.warnings)
     if json:
         write_json(json, result)
     show_verification(result)

@@ -27,7 +27,7 @@ from unmerge.decomposition import Dictionary, decompose
 from unmerge.decomposition.dictionary import Vector
 from unmerge.decomposition.run import DEFAULT_METHOD
 from unmerge.vectors import Delta, LowRank, row_slices
-from unmerge.verify.placement import Placement, Remaining, Removed, place
+from unmerge.verify.placement import Placement, Remaining, Removed, place, remaining
 from unmerge.verify.subtract import less
 
 RECORD = "ablation.json"
@@ -128,11 +128,13 @@ def ablate(target: Vector, removed: Removed, out: Path, *, as_adapter: bool = Fa
     if as_adapter:
         # on an adapter it is loaded beside the adapter, so that both have one base
         base_name = _name(target.tuned.folder) if isinstance(target, Difference) else target.config.base_name or ""
-        return _write_adapter(out, removed, base_name, _record(target, removed, "adapter for the target", _unread(removed)))
+        return _write_adapter(out, removed, base_name, _record(target, removed, "adapter for the target", remaining(target, removed)))
     if isinstance(target, Difference):
         return _write_checkpoint(target, removed, out, watch)
     if target.is_plain and not target.skipped:
-        return _write_adapter(out, [(target, -1.0), *removed], target.config.base_name or "", _record(target, removed, "adapter", _unread(removed)))
+        return _write_adapter(
+            out, [(target, -1.0), *removed], target.config.base_name or "", _record(target, removed, "adapter", remaining(target, removed))
+        )
     raise BadInput(
         expected="a target that is a LoRA of linear modules",
         found=f"a {target.config.kind} adapter with other parts" + (f" ({target.skipped[0].tensor})" if target.skipped else ""),
@@ -228,18 +230,13 @@ def _is_weights(path: Path) -> bool:
     return path.name.removesuffix(".index.json").endswith(_WEIGHTS)
 
 
-def _unread(removed: Removed) -> list[Remaining]:
-    """What the components were read without, so that no adapter takes it out."""
-    return [Remaining(component=vector.name, tensor=skip.tensor, reason=skip.reason) for vector, _ in removed for skip in vector.skipped]
-
-
-def _record(target: Vector, removed: Removed, form: str, remaining: list[Remaining], left_out: Sequence[str] = ()) -> AblationRecord:
+def _record(target: Vector, removed: Removed, form: str, stays: list[Remaining], left_out: Sequence[str] = ()) -> AblationRecord:
     return AblationRecord(
         target=target.source(),
         removed={vector.name: coefficient for vector, coefficient in removed},
         components={vector.name: vector.source() for vector, _ in removed},
         form=form,
         left_out=list(left_out),
-        remaining=remaining,
+        remaining=stays,
         environment=environment(),
     )

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from unmerge.checkpoints import Difference
+from unmerge.checkpoints.checkpoint import is_vocabulary
 from unmerge.core.errors import BadInput
 from unmerge.decomposition.dictionary import Vector
 from unmerge.vectors import TaskVector
-from unmerge.verify.subtract import less
+from unmerge.verify.subtract import fits, less
 
 #: (task vector, coefficient) pairs
 Removed = Sequence[tuple[TaskVector, float]]
@@ -46,7 +47,7 @@ class InPlace:
         try:
             with torch.no_grad():
                 for tensors in self._by_parameter(removed).values():
-                    parameter = self._parameter(tensors[0])
+                    parameter = parameter_of(self.model, tensors[0])
                     before = parameter.detach().cpu()  # on a GPU there is no room for a second copy; here it is the parameter itself
                     kept.append((parameter, before if parameter.is_cuda else parameter.clone()))
                     here = ((vector.delta(tensor), coefficient) for tensor in tensors for vector, coefficient in removed if tensor in vector.shapes)
@@ -62,26 +63,34 @@ class InPlace:
         together: dict[int, list[str]] = {}
         for vector, _ in removed:
             for tensor, shape in vector.shapes.items():
-                parameter = self._parameter(tensor)
-                if tuple(parameter.shape) != shape:
+                parameter = parameter_of(self.model, tensor)
+                if not fits(tuple(parameter.shape), shape, vocabulary=is_vocabulary(tensor)):
                     raise _misfit(vector, tensor, f"shape {tuple(parameter.shape)}", f"shape {shape}")
                 names = together.setdefault(id(parameter), [])
                 if tensor not in names:
                     names.append(tensor)
         return together
 
-    def _parameter(self, tensor: str) -> Tensor:
+
+def parameter_of(model: Any, tensor: str) -> Tensor:
+    """A parameter of a loaded model by the name of its tensor in the files, which may leave out what the model calls its backbone.
+
+    Raises:
+        BadInput: there is none.
+    """
+    for name in (tensor, f"{getattr(model, 'base_model_prefix', '')}.{tensor}"):
         try:
-            found: Tensor = self.model.get_parameter(tensor)
+            found: Tensor = model.get_parameter(name)
         except AttributeError:
-            raise BadInput(
-                expected="a parameter of the loaded model",
-                found="none of that name",
-                where=type(self.model).__name__,
-                tensor=tensor,
-                hint="save target and base with transformers' save_pretrained, which brings names up to date",
-            ) from None
+            continue
         return found
+    raise BadInput(
+        expected="a parameter of the loaded model",
+        found="none of that name",
+        where=type(model).__name__,
+        tensor=tensor,
+        hint="save target and base with transformers' save_pretrained, which brings names up to date",
+    )
 
 
 def _misfit(vector: TaskVector, tensor: str, expected: str, found: str) -> BadInput:

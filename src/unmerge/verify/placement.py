@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from unmerge.checkpoints import Adapter, Checkpoint
+from unmerge.checkpoints import Adapter, Checkpoint, Difference
 from unmerge.checkpoints.checkpoint import is_vocabulary
 from unmerge.core.errors import BadInput
 from unmerge.decomposition.dictionary import Vector
@@ -102,6 +102,13 @@ def place(target: Checkpoint, removed: Removed) -> Placement:
                 reason = f"rows {shape[0]} to {rows[0] - 1} are of tokens that the component was read without"
                 remaining.append(Remaining(component=vector.name, tensor=tensor, reason=reason))
     return Placement(parts, remaining)
+
+
+def remaining(target: Vector, removed: Removed) -> list[Remaining]:
+    """What of components stays in a target; in an adapter, what they were read without."""
+    if isinstance(target, Difference):
+        return place(target.tuned, removed).remaining
+    return [Remaining(component=vector.name, tensor=skip.tensor, reason=skip.reason) for vector, _ in removed for skip in vector.skipped]
 
 
 def _skipped(target: Checkpoint, vector: Vector) -> Iterator[Remaining]:

@@ -20,10 +20,11 @@ from unmerge.training.models import load_model
 from unmerge.vectors import gram
 from unmerge.verify import statistics
 from unmerge.verify.conditions import Bench, Conditions
-from unmerge.verify.in_place import InPlace, stored_dtypes
+from unmerge.verify.in_place import InPlace, parameter_of, stored_dtypes
 from unmerge.verify.judged import judged, least_disturbing
 from unmerge.verify.matrix import MEASURABLE
 from unmerge.verify.measurement import Measurement
+from unmerge.verify.placement import Remaining, remaining
 from unmerge.verify.predict import MULTIPLES, Found, mean, measure_base, predict
 from unmerge.verify.record import MeasuredTask, Power, Prediction, Verification
 from unmerge.verify.removal import Removal, remove
@@ -84,6 +85,7 @@ def verify(
     found, without_task = components(request)
     if not found:
         return _record(request, suite, [], without_task, items, started)
+    stays = remaining(request.target, [(request.dictionary.named(one.name), one.coefficient) for one in found])
     known, count, job = Conditions(items), _Count(watch, len(found)), _job(request, found)
     model, tokenizer = load_model(request.base.folder)
     bench = Bench(InPlace(model, stored_dtypes(request.target)), tokenizer, suite, known, {"base": job}, count)
@@ -100,7 +102,7 @@ def verify(
     before = bench.scores("nothing", [], request.tasks.all)
     removals = _removals(request, bench, found)
     measured = Measurement(request.tasks, found, base, predictions, bench, before, removals, request.seed)
-    return _record(request, suite, found, without_task, items, started, measured)
+    return _record(request, suite, found, without_task, items, started, measured, stays)
 
 
 def _record(
@@ -111,6 +113,7 @@ def _record(
     items: Path | None,
     started: float,
     measured: Measurement | None = None,
+    stays: Sequence[Remaining] = (),
 ) -> Verification:
     """The record; empty where no component was found."""
     return Verification(
@@ -125,7 +128,7 @@ def _record(
         least_disturbing=least_disturbing(measured) if measured else None,
         items=items.name if items and measured else None,
         seed=request.seed,
-        warnings=request.decomposition.warnings,
+        warnings=[*request.decomposition.warnings, *map(str, stays)],
         seconds=round(time.monotonic() - started, 2),
         environment=environment(),
     )
@@ -230,7 +233,7 @@ def _loaded(request: Request) -> tuple[Any, Any]:
     model, tokenizer = load_model(request.base.folder)
     with torch.no_grad():
         for tensor in request.target.shapes:
-            parameter = model.get_parameter(tensor)
+            parameter = parameter_of(model, tensor)
             parameter.copy_(less(parameter.detach().cpu(), [(request.target.delta(tensor), -1.0)]))
     return model, tokenizer
 
