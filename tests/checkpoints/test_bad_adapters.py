@@ -272,7 +272,11 @@ def test_a_pickle_is_never_loaded(name: str, make_adapter: Any) -> None:
     torch.save(weights, folder / name)
     assert refusal(folder) == (
         f"HERE: expected weights in adapter_model.safetensors, found a pickle ({name}), which is never loaded because loading it runs code; "
-        "convert it first: PeftModel.from_pretrained(base, ...).save_pretrained(...)"
+        + (
+            "convert it first: PeftModel.from_pretrained(base, ...).save_pretrained(...)"
+            if name.endswith(".bin")
+            else "convert it to safetensors with the library that wrote it"
+        )
     )
 
 

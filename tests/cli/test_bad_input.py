@@ -59,7 +59,7 @@ def with_value(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def pickled(folder: Path, stem: str, name: str) -> None:
-    torch.save({}, folder / name)
+    torch.save({"a.weight": torch.ones(2)}, folder / name)
     (folder / f"{stem}.safetensors").unlink()
 
 
@@ -76,7 +76,8 @@ CASES: dict[str, Case] = {
     ),
     "target is neither adapter nor checkpoint": Case(
         lambda room, _: (room / "target" / "config.json").unlink(),
-        "ROOM/target: expected an adapter (adapter_config.json) or a checkpoint (config.json), found neither; check the path",
+        "ROOM/target: expected an adapter (adapter_config.json) or a checkpoint (config.json), found model.safetensors without config.json; "
+        "put it there",
     ),
     "not an adapter": Case(
         lambda _, atom: (atom / "adapter_config.json").write_text("{}"),
@@ -125,12 +126,6 @@ CASES: dict[str, Case] = {
         lambda room, _: (shutil.rmtree(room / "dictionary"), (room / "dictionary").mkdir()),
         "ROOM/dictionary: expected adapters, each in its own folder, found none; give the folder that holds them",
     ),
-    "a zero task vector": Case(
-        lambda _, atom: save_file(
-            {name: values * 0 for name, values in load_file(atom / "adapter_model.safetensors").items()}, atom / "adapter_model.safetensors"
-        ),
-        "ATOM: expected an atom that changes weights, found a task vector of zero; take it out of the dictionary, or train it",
-    ),
     "a target equal to its base": Case(
         lambda room, _: shutil.copy(room / "zoo-base" / "model.safetensors", room / "target"),
         "ROOM/target: expected a target that differs from its base, found a task vector of zero; check that target and base are not the same model",
@@ -141,9 +136,9 @@ CASES: dict[str, Case] = {
         "merge it into its base (merge_and_unload) and give the checkpoint",
     ),
     "a quantised target": Case(
-        lambda room, _: edited(room / "target" / "config.json", quantization_config={"quant_method": "gptq"}),
-        "ROOM/target: expected weights as floating-point numbers, found a quantised checkpoint (gptq); "
-        "dequantise it first: AutoModelForCausalLM.from_pretrained(...).dequantize().save_pretrained(...)",
+        lambda room, _: changed(room / "target" / "model.safetensors", PROJECTION, lambda w: w.to(torch.int8)),
+        f"ROOM/target, tensor {PROJECTION}: expected weights as floating-point numbers, found a quantised checkpoint (I8 values); "
+        "give the 16-bit checkpoint that it was quantised from",
     ),
     "a pickle as target": Case(
         lambda room, _: pickled(room / "target", "model", "pytorch_model.bin"),
@@ -151,8 +146,8 @@ CASES: dict[str, Case] = {
         "code; convert it first: AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)",
     ),
     "a pickle as adapter": Case(
-        lambda _, atom: pickled(atom, "adapter_model", "adapter_model.pt"),
-        "ATOM: expected weights in adapter_model.safetensors, found a pickle (adapter_model.pt), which is never loaded because loading it runs "
+        lambda _, atom: pickled(atom, "adapter_model", "adapter_model.bin"),
+        "ATOM: expected weights in adapter_model.safetensors, found a pickle (adapter_model.bin), which is never loaded because loading it runs "
         "code; convert it first: PeftModel.from_pretrained(base, ...).save_pretrained(...)",
     ),
 }
@@ -198,7 +193,8 @@ def test_settings(room: Path, names: list[str], refused: Refused) -> None:
     assert refused("decompose", *inputs, "--method", "magic").startswith("--method: expected one of ")
     ablate = ("ablate", *inputs, "--out", room / "out", "--method", "nnls", "--remove")
     known = ", ".join(names)
-    assert refused(*ablate, "parrot") == f"the dictionary: expected one of {known}, found parrot; give the name of an atom's folder"
+    assert refused(*ablate, "elephant") == f"the dictionary: expected one of {known}, found elephant; give the name of an atom's folder"
+    assert refused(*ablate, names[0][:-1]).endswith(f"; did you mean {names[0]}?")
     assert refused(*ablate, names[2]) == (
         f"target: expected a component of the target ({names[0]}, {names[1]}), found {names[2]}; give its coefficient: --remove {names[2]}=0.5"
     )

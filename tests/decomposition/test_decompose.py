@@ -255,17 +255,35 @@ def zeroed(folder: Path, side: str) -> None:
     save_file({key: values * 0 if side in key else values for key, values in tensors.items()}, folder / "adapter_model.safetensors")
 
 
-def test_zero_atoms_are_refused(zoo: Path, merged: Merged, weights: dict[str, float], tmp_path: Path) -> None:
-    """As PEFT initialises an adapter: B is zero."""
+def test_an_untrained_atom_is_listed_and_not_looked_for(zoo: Path, merged: Merged, weights: dict[str, float], tmp_path: Path) -> None:
+    """As PEFT initialises an adapter: B is zero. The others are found as without it."""
+    one, two, three = weights
+    folder = only(tmp_path / "dictionary", zoo / "known", list(weights))
+    zeroed(folder / two, "lora_B")
+    target = merged({one: 0.8, three: 0.5})
+    for method in ("certificate", "nnls"):
+        result = bill(target, zoo / "zoo-base", folder, method=method)
+        alone = bill(target, zoo / "zoo-base", folder / one, folder / three, method=method)
+        assert {part.name: part.coefficient for part in result.components} == pytest.approx(
+            {part.name: part.coefficient for part in alone.components}
+        )
+        assert {part.name for part in result.components} == {one, three}
+        assert [(absent.name, absent.coefficient, absent.reason) for absent in result.absent] == [(two, 0.0, "it changes nothing")]
+        assert result.warnings == [f"{two} changes nothing, as an adapter before its training does, and was not looked for"]
+        assert result.dictionary.keys() == weights.keys()
+
+
+def test_what_changes_nothing_at_all_is_refused(zoo: Path, merged: Merged, weights: dict[str, float], tmp_path: Path) -> None:
     one, two, _ = weights
     folder = only(tmp_path / "dictionary", zoo / "known", [one, two])
     zeroed(folder / two, "lora_B")
-    with pytest.raises(BadInput) as caught:
-        bill(merged(weights), zoo / "zoo-base", folder)
-    text = "expected an atom that changes weights, found a task vector of zero; take it out of the dictionary, or train it"
-    assert str(caught.value) == f"{folder / two}: {text}"
     with pytest.raises(BadInput, match=r"expected a target that differs from its base, found a task vector of zero"):
         bill(folder / two, None, folder / one)
+    zeroed(folder / one, "lora_B")
+    with pytest.raises(BadInput) as caught:
+        bill(merged(weights), zoo / "zoo-base", folder)
+    text = "expected an atom that changes weights, found task vectors of zero alone; give adapters that were trained"
+    assert str(caught.value) == f"{folder / min(one, two)}: {text}"
 
 
 def test_named(zoo: Path) -> None:
@@ -273,8 +291,8 @@ def test_named(zoo: Path) -> None:
     assert isinstance(dictionary, Dictionary)
     first = dictionary.atoms[0]
     assert dictionary.named(first.name) is first
-    with pytest.raises(BadInput, match=rf"the dictionary: expected one of {first.name}, .*, found parrot; give the name of an atom's folder"):
-        dictionary.named("parrot")
+    with pytest.raises(BadInput, match=rf"the dictionary: expected one of {first.name}, .*, found elephant; give the name of an atom's folder"):
+        dictionary.named("elephant")
 
 
 def test_entries_that_are_no_atoms(zoo: Path, merged: Merged, weights: dict[str, float], tmp_path: Path) -> None:

@@ -353,8 +353,8 @@ def test_which_coefficients(zoo: Path, merged: Merged, weights: dict[str, float]
         coefficients(target, dictionary, base, {other: None}, "nnls")
     named = ", ".join(sorted(weights, key=lambda name: str(caught.value).index(name)))
     assert str(caught.value) == f"target: expected a component of the target ({named}), found {other}; give its coefficient: --remove {other}=0.5"
-    with pytest.raises(BadInput, match=r"the dictionary: expected one of .*, found parrot; give the name of an atom's folder"):
-        coefficients(target, dictionary, base, {"parrot": 0.5})
+    with pytest.raises(BadInput, match=r"the dictionary: expected one of .*, found elephant; give the name of an atom's folder"):
+        coefficients(target, dictionary, base, {"elephant": 0.5})
 
 
 def test_removals_as_text() -> None:

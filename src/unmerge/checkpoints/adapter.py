@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unmerge.checkpoints.adapter_config import CONFIG, AdapterConfig
 from unmerge.checkpoints.checkpoint import HEAD, Checkpoint, is_embedding, is_vocabulary
-from unmerge.checkpoints.files import TensorFiles
+from unmerge.checkpoints.files import GATHER, TensorFiles
 from unmerge.checkpoints.forms import EMBEDDING_LORA, LORA, LORA_BIAS, PARTS, SAVED, VECTORS, WEIGHT_FORMS, Form
 from unmerge.checkpoints.hub import short_name
 from unmerge.core.errors import BadInput
@@ -63,6 +63,7 @@ class Adapter:
         base: the base, where it is given; DoRA and saved modules need it.
         skipped: tensors stored whole that the base lacks, and tensors whose vocabulary size differs.
         modules: a regular expression that is found in the names of the tensors that count; all do where none is given.
+        notes: what the user should know of how it was read.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Adapter:
     base: Checkpoint | None
     skipped: tuple[Skipped, ...] = ()
     modules: str | None = None
+    notes: tuple[str, ...] = ()
 
     @staticmethod
     def open(folder: Path, base: Checkpoint | None = None) -> Adapter:
@@ -188,6 +190,8 @@ def _changes(config: AdapterConfig, files: TensorFiles, base: Checkpoint | None)
         tensor = _unwrapped(inner)
         if not tensor.endswith((".weight", ".bias")) or "lora_" in tensor or "trainable_tokens" in tensor:
             raise _unreadable(config, files, key, "a tensor of another kind")
+        if 0 in files.shapes[key]:
+            raise _unreadable(config, files, key, f"shape {files.shapes[key]}", GATHER)
         if tensor in whole:
             raise _unreadable(config, files, key, f"a second copy of {tensor}")
         whole[tensor] = key
@@ -214,7 +218,7 @@ def _change(
     for part, shape in shapes.items():
         if len(shape) != (1 if part in VECTORS else 2) or 0 in shape:
             gathered = len(shape) < 2 or 0 in shape  # as DeepSpeed ZeRO-3 and FSDP leave them
-            hint = "gather its shards (DeepSpeed ZeRO-3, FSDP) and save it again" if gathered else None
+            hint = GATHER if gathered else None
             raise _unreadable(config, files, keys[part], f"shape {shape}", hint)
     try:
         shape = form.shape(shapes, transposed)

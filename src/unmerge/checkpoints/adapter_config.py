@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unmerge.checkpoints.files import existing_folder
+from unmerge.checkpoints.formats import named_format
 from unmerge.core.errors import BadInput
 from unmerge.core.records import read_json
 
@@ -74,7 +75,10 @@ class AdapterConfig:
             raise BadInput(expected=f"a PEFT adapter with {CONFIG}", found="none", where=folder, hint="check the path")
         raw = read_json(file, "a PEFT adapter's configuration")
         if not isinstance(raw, dict) or "peft_type" not in raw:
-            raise BadInput(expected="a PEFT configuration with peft_type", found="none", where=file, hint="save the adapter with PEFT again")
+            expected = "a PEFT configuration with peft_type"
+            raise named_format(sorted(folder.iterdir()), f"{expected}, and weights in adapter_model.safetensors") or BadInput(
+                expected=expected, found="none", where=file, hint="save the adapter with PEFT again"
+            )
         kind = str(raw["peft_type"]).upper()
         _refuse_not_additive(kind, raw, file)
         try:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmerge.checkpoints.files import DTYPES, OnDisk, TensorFiles, existing_folder, refuse_quantised
+from unmerge.checkpoints.files import DTYPES, GATHER, OnDisk, TensorFiles, existing_folder
+from unmerge.checkpoints.quantised import refuse_quantised
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Source, read_json
 from unmerge.vectors import Shape
@@ -29,11 +30,13 @@ class Checkpoint:
         folder: where it lies.
         config: its ``config.json``.
         files: its weights.
+        notes: what the user should know of how it was read.
     """
 
     folder: Path
     config: Mapping[str, Any]
     files: TensorFiles
+    notes: tuple[str, ...] = ()
 
     @staticmethod
     def open(folder: Path) -> Checkpoint:
@@ -48,8 +51,10 @@ class Checkpoint:
         files = TensorFiles.find(folder, "model")
         if not files.place:
             raise BadInput(expected="weights", found="none", where=folder, hint="download or write the checkpoint again")
-        refuse_quantised(files, config)
-        return Checkpoint(folder, config, files)
+        _refuse_empty(files)
+        _refuse_unmerged(files)
+        note = refuse_quantised(files, config)
+        return Checkpoint(folder, config, files, (note,) if note else ())
 
     @cached_property
     def is_tied(self) -> bool:
@@ -117,6 +122,24 @@ class Checkpoint:
         if is_embedding(tensor) and self._embedding is None and HEAD in self.shapes and self.is_tied:
             return HEAD
         return None
+
+
+def _refuse_empty(files: TensorFiles) -> None:
+    """Raise BadInput for weights that DeepSpeed ZeRO-3 saved without gathering them: they have no entries."""
+    if empty := next((name for name, shape in files.shapes.items() if 0 in shape and name.endswith((".weight", ".bias"))), None):
+        raise BadInput(expected="whole weights", found=f"an empty one (shape {files.shapes[empty]})", where=files.folder, tensor=empty, hint=GATHER)
+
+
+def _refuse_unmerged(files: TensorFiles) -> None:
+    """Raise BadInput for a model that was written with an adapter still beside its weights, as its state dict has them."""
+    if beside := next((name for name in files.place if ".base_layer." in name or ".lora_A." in name), None):
+        raise BadInput(
+            expected="merged weights",
+            found="a model that was saved before its adapter was merged (base_layer, lora_A, lora_B)",
+            where=files.folder,
+            tensor=beside,
+            hint="merge it (merge_and_unload), then save it; or give its base and its adapter",
+        )
 
 
 def is_embedding(tensor: str) -> bool:

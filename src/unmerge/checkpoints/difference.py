@@ -22,12 +22,14 @@ class Difference:
         tuned: the fine-tuned or merged checkpoint.
         base: the checkpoint that it came from.
         modules: a regular expression that is found in the names of the tensors that count; all do where none is given.
+        notes: what the user should know of how it was read.
     """
 
     name: str
     tuned: Checkpoint
     base: Checkpoint
     modules: str | None = None
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:

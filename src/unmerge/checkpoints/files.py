@@ -15,17 +15,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from unmerge.checkpoints.formats import named_format
 from unmerge.checkpoints.hub import pinned
+from unmerge.checkpoints.pickles import pickled_weights
 from unmerge.checkpoints.rewrite import read_header
 from unmerge.core.errors import BadInput
 from unmerge.core.records import FETCH, POINTER, Source, is_pointer, read_json
 from unmerge.core.sources import source
 from unmerge.vectors import Shape
 
-#: endings of pickled weights; loading a pickle runs code, so it is never done
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-#: tensor endings that quantised formats leave (bitsandbytes, GPTQ, AWQ, compressed-tensors, fp8)
-_QUANTISED = (".qweight", ".absmax", ".quant_map", ".qzeros", ".weight_packed", ".SCB", ".weight_scale", ".weight_scale_inv")
 #: dtypes as safetensors names them
 DTYPES = {
     "F64": torch.float64,
@@ -44,16 +42,17 @@ _PATTERNS = {
     torch.float64: (torch.int64, np.uint64, 0x7FF0_0000_0000_0000),
 }
 _FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
-#: what packed or quantised weights are stored as; integers under other names are buffers (masks, positions), whatever their shape
-_PACKED = {"I8", "U8", "I16", "U16", "I32", "U32"}
+#: what helps where weights were saved without their entries
+GATHER = "gather its shards (DeepSpeed ZeRO-3, FSDP) and save it again"
 #: a tensor with more numbers than this is never read as a whole where rows will do
 LARGEST = 1 << 28
 
-#: how to turn a pickle into safetensors, by the stem of its name
+#: how to turn a pickle into safetensors, by the stem of its name; other pickles are not transformers' and PEFT's
 _CONVERT = {
-    "model": "convert it first: AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)",
+    "pytorch_model": "convert it first: AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)",
     "adapter_model": "convert it first: PeftModel.from_pretrained(base, ...).save_pretrained(...)",
 }
+_OTHER_PICKLE = "convert it to safetensors with the library that wrote it"
 
 
 @dataclass(frozen=True)
@@ -83,15 +82,14 @@ class TensorFiles:
             return TensorFiles(folder, dict.fromkeys(_tensor_names(single), single))
         if index.exists():
             return _from_index(folder, index)
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
-        if pickles:
+        if pickles := pickled_weights(folder):
             raise BadInput(
                 expected=f"weights in {single.name}",
-                found=f"a pickle ({pickles[0]}), which is never loaded because loading it runs code",
+                found=f"a pickle ({pickles[0].name}), which is never loaded because loading it runs code",
                 where=folder,
-                hint=_CONVERT[stem],
+                hint=_CONVERT.get(pickles[0].name.partition(".bin")[0].partition("-00")[0], _OTHER_PICKLE),
             )
-        raise BadInput(
+        raise named_format(sorted(folder.iterdir()), f"weights in {single.name}") or BadInput(
             expected=f"weights in {single.name} or {index.name}",
             found="neither file",
             where=folder,
@@ -234,25 +232,6 @@ def existing_folder(folder: Path) -> Path:
         found = "a file" if folder.exists() else "no such folder"
         raise BadInput(expected="a folder", found=found, where=folder, hint="check the path")
     return folder
-
-
-def refuse_quantised(files: TensorFiles, config: Mapping[str, Any]) -> None:
-    """Raise BadInput for weights that are stored quantised: by the configuration, a tensor's name or a matrix of integers."""
-    settings = config.get("quantization_config")
-    marked = next((name for name in files.place if name.endswith(_QUANTISED)), None)
-    packed = next(
-        (name for name, shape in files.shapes.items() if len(shape) == 2 and name.endswith("weight") and files.dtype(name) in _PACKED), None
-    )
-    if not settings and marked is None and packed is None:
-        return
-    method = settings.get("quant_method") if isinstance(settings, dict) else None
-    raise BadInput(
-        expected="weights as floating-point numbers",
-        found=f"a quantised checkpoint ({method or (files.dtype(packed) + ' values' if packed else 'unknown method')})",
-        where=files.folder,
-        tensor=marked or packed,
-        hint="dequantise it first: AutoModelForCausalLM.from_pretrained(...).dequantize().save_pretrained(...)",
-    )
 
 
 def _from_index(folder: Path, index: Path) -> TensorFiles:

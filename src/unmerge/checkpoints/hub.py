@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from unmerge.checkpoints.pickles import PICKLES
 from unmerge.core.errors import BadInput, MissingExtra, need, one_line
 
 Kind = Literal["model", "dataset"]
@@ -27,7 +28,6 @@ _NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]
 _MODEL = ("*.safetensors", "*.json", "*.jinja", "*.model", "*tokenizer*", "vocab*", "merges.txt", "README.md", "LICENSE*")
 #: the same weights once more, in their makers' own layout
 _TWICE = ("consolidated*", "original/*")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _reached(repository: str, revision: str, kind: Kind) -> bool:
         return False
     files = [file.rfilename for file in info.siblings or []]
     if kind == "model" and not any(file.endswith(".safetensors") for file in files):
-        pickles = [file for file in files if file.endswith(_PICKLES)]
+        pickles = [file for file in files if file.endswith(PICKLES)]
         raise BadInput(
             expected="weights in safetensors",
             found=f"a pickle ({pickles[0]}), which is never loaded because loading it runs code" if pickles else "none",

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from unmerge.cli.arguments import Dictionary, Target
+from unmerge.cli.friendly import warn
 from unmerge.cli.progress import bars
 
 #: exit status where no recipe makes the target
@@ -25,6 +26,7 @@ def recover(
 ) -> None:
     """Recover the mergekit configuration that makes a target, and prove it. Exit status 3: none does."""
     from unmerge.decomposition import open_base, open_dictionary, open_vector
+    from unmerge.decomposition.dictionary import notes_of
     from unmerge.recipes.recover import NONE
     from unmerge.recipes.recover import recover as run
     from unmerge.report.recipe import show_recipe
@@ -32,6 +34,7 @@ def recover(
     opened = open_base(base)
     atoms = open_dictionary(dictionary, opened)
     vector = open_vector(target, opened)
+    warn(notes_of(opened, [vector, *atoms.atoms], atoms))
     with bars() as progress:
         record = run(vector, atoms, opened, out, progress.over("inner products"), masks)
     show_recipe(record)

@@ -21,7 +21,7 @@ from unmerge.certificate.evidence import BLIND
 from unmerge.checkpoints import Checkpoint
 from unmerge.core.records import Environment, Source, environment
 from unmerge.decomposition.base_check import check_names
-from unmerge.decomposition.dictionary import Dictionary
+from unmerge.decomposition.dictionary import Dictionary, notes_of
 from unmerge.decomposition.result import SkippedTensor
 from unmerge.solvers import Problem
 from unmerge.vectors import LowRank, Stack, common
@@ -135,8 +135,8 @@ def check_dictionary(
     tensors = [_tensor(tensor, (shape[0], shape[1]), ranks[tensor], median_rank) for tensor, shape in shapes.items() if len(shape) == 2]
     condition = problem.condition()
     warnings = check_names(base, list(atoms))
-    warnings += [f"{entry} is neither an adapter nor a checkpoint and was ignored" for entry in dictionary.ignored]
-    warnings += [f"{name} changes nothing; a decomposition refuses it" for name, norm in zip(names, problem.norms, strict=True) if norm == 0]
+    warnings += notes_of(base, atoms, dictionary)
+    warnings += [f"{name} changes nothing; it is not looked for" for name, norm in zip(names, problem.norms, strict=True) if norm == 0]
     return DictionaryCheck(
         base=base.source() if base else None,
         dictionary={atom.name: atom.source() for atom in atoms},

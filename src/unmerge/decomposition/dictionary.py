@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from unmerge.checkpoints import Adapter, Checkpoint, Difference
+from unmerge.checkpoints.adapter import WEIGHTS
 from unmerge.checkpoints.adapter_config import CONFIG
+from unmerge.checkpoints.contents import MODEL, Contents
 from unmerge.checkpoints.files import existing_folder
+from unmerge.checkpoints.formats import named_format
 from unmerge.checkpoints.hub import located, short_name
 from unmerge.core.errors import BadInput, unknown_name
 
 Vector = Adapter | Difference
+#: what PEFT calls an adapter that was given no name
+_DEFAULT = "default"
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Dictionary:
 
     Attributes:
         atoms: adapters, or checkpoints minus the base, by unique name.
-        ignored: entries of the folders that are neither.
+        ignored: what was not read in the folders, a sentence each.
     """
 
     atoms: tuple[Vector, ...]
@@ -39,6 +46,10 @@ class Dictionary:
             if atom.name == name:
                 return atom
         raise unknown_name(name, self.names, "the dictionary", otherwise="give the name of an atom's folder")
+
+    def without(self, names: Collection[str]) -> Dictionary:
+        """The same without some atoms."""
+        return replace(self, atoms=tuple(atom for atom in self.atoms if atom.name not in names))
 
     def only(self, modules: str | None) -> Dictionary:
         """The same, of some modules; see ``only``."""
@@ -76,25 +87,28 @@ def only(vector: Vector, modules: str | None) -> Vector:
 
 def open_base(folder: Path) -> Checkpoint:
     """Open the base model's checkpoint: a folder, or a name on the hub."""
-    return Checkpoint.open(located(folder))
+    return Checkpoint.open(_inside(folder))
 
 
 def open_vector(folder: Path, base: Checkpoint | None) -> Vector:
-    """Open an adapter, or a checkpoint as its difference to the base: a folder, or a name on the hub.
+    """Open a target, an adapter or a checkpoint as its difference to the base: a folder, or a name on the hub.
+
+    Where a folder holds both, the checkpoint is read, unless it is the base itself: then what lies beside it acts.
 
     Raises:
-        BadInput: neither, a checkpoint without a base, or one whose shapes are not the base's.
+        BadInput: neither, a checkpoint without a base, one whose shapes are not the base's, or an adapter without its configuration.
     """
-    folder = existing_folder(located(folder))
-    if (folder / CONFIG).exists():
-        return Adapter.open(folder, base)
-    if not (folder / "config.json").exists():
-        raise BadInput(expected=f"an adapter ({CONFIG}) or a checkpoint (config.json)", found="neither", where=folder, hint="check the path")
-    if base is None:
-        raise BadInput(expected="a base to subtract from a checkpoint", found="none", where=folder, hint="give the base with --base")
-    difference = Difference(short_name(folder), Checkpoint.open(folder), base)
-    _ = difference.shapes  # another base is refused now, not in the middle of the work
-    return difference
+    contents = Contents.of(_inside(folder))
+    if contents.is_both:
+        return _acting(contents, base)
+    if contents.adapter and not contents.adapter_config and not contents.model:
+        raise BadInput(
+            expected=f"{CONFIG} beside {WEIGHTS}.safetensors, since it says at which scale the adapter acts",
+            found="none",
+            where=contents.folder,
+            hint="put it there",
+        )
+    return _opened(contents, base)
 
 
 def folder_of(vector: Vector) -> Path:
@@ -105,33 +119,97 @@ def folder_of(vector: Vector) -> Path:
 def open_dictionary(folders: Sequence[Path], base: Checkpoint | None) -> Dictionary:
     """Open every adapter and checkpoint in some folders or repositories of the hub; each may also be an atom itself.
 
+    Adapters in the folders of an atom, or of a folder that is none, are atoms as well: PEFT writes several adapters of a model so.
+
     Raises:
         BadInput: an atom cannot be read, two have one name, or there is none.
     """
     atoms: dict[str, Vector] = {}
     ignored: list[str] = []
     for folder in folders:
-        for entry in _entries(existing_folder(located(folder))):
-            if not _is_atom(entry):
-                ignored.append(str(entry))
-                continue
-            atom = open_vector(entry, base)
-            if atom.name in atoms:
-                raise BadInput(
-                    expected="a different name for every atom", found=f"a second {atom.name}", where=entry, hint="rename one of the two folders"
-                )
-            atoms[atom.name] = atom
+        place = _inside(folder)
+        contents = Contents.of(place)
+        entries = [place] if contents.is_vector else sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+        if not contents.is_vector and (stray := named_format(sorted(place.iterdir()), "adapters, each in its own folder")):
+            raise stray
+        for entry in entries:
+            found = Contents.of(entry)
+            below, states = found.below()
+            ignored += [f"{state} is a state of a training that went on, and was not read" for state in states]
+            if not (found.is_vector or below or states):
+                ignored.append(f"{entry} is neither an adapter nor a checkpoint and was ignored")
+            for path in [entry, *below] if found.is_vector else below:
+                atom = _atom(Contents.of(path), base)
+                if path.name == _DEFAULT and path != entry:
+                    atom = replace(atom, name=entry.name)
+                if atom.name in atoms:
+                    raise BadInput(
+                        expected="a different name for every atom", found=f"a second {atom.name}", where=path, hint="rename one of the two folders"
+                    )
+                atoms[atom.name] = atom
     if not atoms:
         where = ", ".join(map(str, folders))
         raise BadInput(expected="adapters, each in its own folder", found="none", where=where, hint="give the folder that holds them")
     return Dictionary(tuple(atoms.values()), tuple(ignored))
 
 
-def _entries(folder: Path) -> list[Path]:
-    if _is_atom(folder):
-        return [folder]
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def notes_of(base: Checkpoint | None, vectors: Iterable[Vector], dictionary: Dictionary) -> list[str]:
+    """Warnings of how the inputs were read, and of what was not."""
+    held = [vector.notes for vector in vectors]
+    return [*(base.notes if base else ()), *(note for notes in held for note in notes), *dictionary.ignored]
 
 
-def _is_atom(folder: Path) -> bool:
-    return (folder / CONFIG).exists() or (folder / "config.json").exists()
+def _inside(folder: Path) -> Path:
+    """The folder that a user names; a file in its place is named where its format is known."""
+    place = located(folder)
+    if place.is_file() and (named := named_format([place], "a folder")):
+        raise named
+    return existing_folder(place)
+
+
+def _opened(contents: Contents, base: Checkpoint | None) -> Vector:
+    """What lies in a folder of one kind of weights."""
+    folder = contents.folder
+    if contents.is_leftover or (contents.adapter and not contents.adapter_config and contents.model):
+        left = CONFIG if contents.adapter_config else f"{WEIGHTS}.safetensors"
+        return _noted(_difference(folder, base), f"holds a checkpoint and {left} alone, a part of an adapter: the checkpoint was read")
+    if contents.adapter_config:
+        return Adapter.open(folder, base)
+    if not contents.model_config:
+        raise contents.nothing()
+    return _difference(folder, base)
+
+
+def _atom(contents: Contents, base: Checkpoint | None) -> Vector:
+    """An atom: of a checkpoint and an adapter in one folder it is the adapter."""
+    if contents.is_both:
+        return _noted(Adapter.open(contents.folder, base), "holds a checkpoint and an adapter: as an atom of the dictionary the adapter was read")
+    return _opened(contents, base)
+
+
+def _acting(contents: Contents, base: Checkpoint | None) -> Vector:
+    """What acts where a target's folder holds a checkpoint and an adapter: the checkpoint, unless it is the base itself."""
+    if base is None:
+        raise BadInput(
+            expected="one kind of weights, or a base to tell which of them acts",
+            found=f"a checkpoint ({MODEL}.safetensors) and an adapter ({WEIGHTS}.safetensors)",
+            where=contents.folder,
+            hint="give the base with --base",
+        )
+    difference = _difference(contents.folder, base)
+    if any(bool(torch.any(difference.delta(tensor).dense())) for tensor in difference.shapes):
+        return _noted(difference, "holds a checkpoint and an adapter: the checkpoint was read, the adapter was not")
+    return _noted(Adapter.open(contents.folder, base), "holds an adapter and a copy of the base: the adapter was read")
+
+
+def _difference(folder: Path, base: Checkpoint | None) -> Difference:
+    if base is None:
+        raise BadInput(expected="a base to subtract from a checkpoint", found="none", where=folder, hint="give the base with --base")
+    tuned = Checkpoint.open(folder)
+    difference = Difference(short_name(folder), tuned, base, notes=tuned.notes)
+    _ = difference.shapes  # another base is refused now, not in the middle of the work
+    return difference
+
+
+def _noted(vector: Vector, note: str) -> Vector:
+    return replace(vector, notes=(*vector.notes, f"{vector.name} {note}"))

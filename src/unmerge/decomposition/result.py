@@ -78,6 +78,7 @@ class Absent(BaseModel):
         containment, p_value: of the certificate; None for other methods.
         detection_limit: the smallest coefficient at which it would have been seen; None where none would do.
         variant_of: the component that it shows for: the atom is too like it not to, and was told from it.
+        reason: why it was not looked for; None where it was.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Absent(BaseModel):
     p_value: float | None = None
     detection_limit: float | None = None
     variant_of: str | None = None
+    reason: str | None = None
 
 
 class Unexplained(BaseModel):

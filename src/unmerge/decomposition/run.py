@@ -12,7 +12,7 @@ from unmerge.core.errors import BadInput, unknown_name
 from unmerge.core.records import environment
 from unmerge.decomposition.base_check import check_base, check_names
 from unmerge.decomposition.blocks import problem_of
-from unmerge.decomposition.dictionary import Dictionary, Vector, folder_of
+from unmerge.decomposition.dictionary import Dictionary, Vector, folder_of, notes_of
 from unmerge.decomposition.findings import Findings, from_certificate, from_correlation, from_solver
 from unmerge.decomposition.known_products import products_of
 from unmerge.decomposition.result import Absent, Component, Decomposition, SkippedTensor, Unexplained
@@ -50,7 +50,7 @@ def decompose(
         Components with coefficients, what is absent, what is unexplained, and how far to trust it.
 
     Raises:
-        BadInput: an unknown method or space, a zero atom, or a target equal to its base.
+        BadInput: an unknown method or space, atoms that all change nothing, or a target equal to its base.
     """
     if method not in METHODS:
         raise unknown_name(method, METHODS, "--method")
@@ -60,6 +60,10 @@ def decompose(
     products = products_of(target, dictionary, watch) if products is None else products
     problem = problem_of(products)
     _refuse_zero(problem, target, dictionary)
+    whole, untrained = dictionary, [atom.name for atom, norm in zip(dictionary.atoms, problem.norms, strict=True) if norm == 0]
+    if untrained:
+        dictionary, products = dictionary.without(untrained), products.without(untrained)
+        problem = problem_of(products)
     looks = SPACES[space]
     seen = products if looks.products is gram else looks.products(dictionary.atoms, target, watch)
     if method != CERTIFICATE:
@@ -70,11 +74,13 @@ def decompose(
         findings = from_correlation(looks, seen)
     error = problem.residual_squared(findings.coefficients) / problem.norm_squared
     base_check = check_base(target, products) if isinstance(target, Difference) else None
-    warnings = check_names(base, [target, *dictionary.atoms])
-    warnings += [f"{entry} is neither an adapter nor a checkpoint and was ignored" for entry in dictionary.ignored]
+    warnings = check_names(base, [target, *whole.atoms])
+    warnings += notes_of(base, [target, *whole.atoms], whole)
+    warnings += [f"{name} changes nothing, as an adapter before its training does, and was not looked for" for name in untrained]
     if base_check and base_check.suspicious:
         warnings.append(base_check.warning())
     named, absent = _sort(problem, findings, dictionary)
+    absent += [Absent(name=name, coefficient=0.0, reason="it changes nothing") for name in untrained]
     return Decomposition(
         method=method,
         space=space,
@@ -82,7 +88,7 @@ def decompose(
         device=str(where),
         target=target.source(),
         base=base.source() if base else None,
-        dictionary={atom.name: atom.source() for atom in dictionary.atoms},
+        dictionary={atom.name: atom.source() for atom in whole.atoms},
         components=named,
         absent=absent,
         unexplained=Unexplained(share=error, **findings.unexplained),
@@ -111,14 +117,13 @@ def _refuse_zero(problem: Problem, target: Vector, dictionary: Dictionary) -> No
             where=folder_of(target),
             hint="check that target and base are not the same model",
         )
-    for atom, norm in zip(dictionary.atoms, problem.norms, strict=True):
-        if norm == 0:
-            raise BadInput(
-                expected="an atom that changes weights",
-                found="a task vector of zero",
-                where=folder_of(atom),
-                hint="take it out of the dictionary, or train it",
-            )
+    if not problem.norms.any():
+        raise BadInput(
+            expected="an atom that changes weights",
+            found="task vectors of zero alone",
+            where=folder_of(dictionary.atoms[0]),
+            hint="give adapters that were trained",
+        )
 
 
 def _sort(problem: Problem, findings: Findings, dictionary: Dictionary) -> tuple[list[Component], list[Absent]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,8 @@ def _of_checkpoint(target: Difference, inputs: Inputs, watch: Watch, masks: Path
     if stack is not None and (stack.recipe.atoms or stack.recipe.slices):
         return _stack(target, inputs, stack)
     products = products_of(target, inputs.dictionary, watch)
+    if untrained := [name for name, norms in zip(products.atoms, products.gram.sum(0).diagonal(), strict=True) if norms == 0]:
+        inputs, products = replace(inputs, dictionary=inputs.dictionary.without(untrained)), products.without(untrained)
     skipped = [SkippedTensor(tensor=skip.tensor, reason=skip.reason) for skip in products.skipped]
     changed = [tensor for tensor, norm in zip(products.tensors, products.norm_squared, strict=True) if norm > 0]
     if not changed:

@@ -76,7 +76,7 @@ def _show_test(result: Decomposition, console: Console) -> None:
         console.print(f"Rounding alone would leave {rest.rounding_share:.2%} of the squared norm.")
     if known := [limit for limit in limits if limit is not None]:
         console.print(f"An absent atom would have been seen at a coefficient of {min(known):.2g} to {max(known):.2g}.")
-    if hidden := [atom.name for atom in result.absent if atom.detection_limit is None]:
+    if hidden := [atom.name for atom in result.absent if atom.detection_limit is None and atom.reason is None]:
         console.print(f"Could not have been seen at any coefficient: {', '.join(hidden)}.")
     for atom in result.absent:
         if atom.variant_of:

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -63,6 +63,12 @@ class Gram:
         chosen = list(rows)
         tensors = tuple(self.tensors[row] for row in chosen)
         return Gram(self.atoms, tensors, self.gram[chosen], self.correlation[chosen], self.norm_squared[chosen], self.entries[chosen], self.skipped)
+
+    def without(self, names: Collection[str]) -> Gram:
+        """The same without some atoms."""
+        kept = [atom for atom, name in enumerate(self.atoms) if name not in names]
+        chosen = tuple(self.atoms[atom] for atom in kept)
+        return replace(self, atoms=chosen, gram=self.gram[:, kept][:, :, kept], correlation=self.correlation[:, kept])
 
 
 class Weights(ABC):

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from unmerge.checkpoints import Adapter, Checkpoint, Difference
+from unmerge.checkpoints.adapter_config import CONFIG
 from unmerge.checkpoints.hub import origin
 from unmerge.checkpoints.rewrite import rewrite
 from unmerge.checkpoints.write_adapter import write_adapter
@@ -24,7 +25,7 @@ from unmerge.core.errors import BadInput
 from unmerge.core.records import Environment, Source, environment, write_json
 from unmerge.core.staging import staged
 from unmerge.decomposition import Dictionary, decompose
-from unmerge.decomposition.dictionary import Vector
+from unmerge.decomposition.dictionary import Vector, notes_of
 from unmerge.decomposition.run import DEFAULT_METHOD
 from unmerge.vectors import Delta, LowRank, row_slices
 from unmerge.verify.placement import Placement, Remaining, Removed, place, remaining
@@ -40,7 +41,7 @@ class AblationRecord(BaseModel):
     """What was subtracted from what: coefficients and inputs by the component's name.
 
     Attributes:
-        left_out: files of the target that hold its weights in another format; copied, they would bring the component back.
+        left_out: files of the target that hold its weights in another format, or an adapter's; copied, they would bring the component back.
         remaining: what of the components stays in the target.
     """
 
@@ -88,14 +89,15 @@ def coefficients(
     """What to subtract: each atom that was asked for, with its coefficient in the target unless one was given.
 
     Returns:
-        ((atom, coefficient) pairs, warnings of the decomposition).
+        ((atom, coefficient) pairs, warnings of how the inputs were read and of the decomposition).
 
     Raises:
         BadInput: an atom that the dictionary does not have, or that the decomposition does not find in the target.
     """
     atoms = {name: dictionary.named(name) for name in asked}
     if all(coefficient is not None for coefficient in asked.values()):
-        return [(atoms[name], coefficient) for name, coefficient in asked.items() if coefficient is not None], []
+        stated = [(atoms[name], coefficient) for name, coefficient in asked.items() if coefficient is not None]
+        return stated, notes_of(base, [target, *atoms.values()], dictionary)
     found = decompose(target, dictionary, base, method, watch)
     removed = []
     for name, given in asked.items():
@@ -226,8 +228,8 @@ def _plain_files(folder: Path) -> Iterator[Path]:
 
 
 def _is_weights(path: Path) -> bool:
-    """Whether a file holds weights, or lists the files that do, in whichever format."""
-    return path.name.removesuffix(".index.json").endswith(_WEIGHTS)
+    """Whether a file holds weights, or lists the files that do, in whichever format; or would have an adapter loaded on top of them."""
+    return path.name.removesuffix(".index.json").endswith(_WEIGHTS) or path.name == CONFIG
 
 
 def _record(target: Vector, removed: Removed, form: str, stays: list[Remaining], left_out: Sequence[str] = ()) -> AblationRecord:
