@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from unmerge.certificate import rounding
+from unmerge.certificate import float_grid, rounding
 from unmerge.certificate.rounding import Grid, Sample
+from unmerge.certificate.rounding_fit import rounding_fit
+from unmerge.certificate.rounding_intervals import Intervals
+from unmerge.certificate.rounding_order import TOGETHER
 from unmerge.vectors import Dense, Held, LowRank
 
 TRUTH = np.array([0.9, 0.5, 0.7])
@@ -25,14 +28,14 @@ def every(dtype: torch.dtype) -> Tensor:
 def test_intervals_end_half_way_to_the_neighbours(dtype: torch.dtype) -> None:
     """Every finite number: both signs, powers of two, zero, subnormal ones."""
     numbers = every(dtype)
-    below, above = rounding._interval(numbers, dtype)
+    below, above = float_grid.cell(numbers, dtype)
     torch.testing.assert_close(below[1:], numbers.diff() / 2, rtol=0, atol=0)
     torch.testing.assert_close(above[:-1], numbers.diff() / 2, rtol=0, atol=0)
 
 
 def test_intervals_of_float32() -> None:
     numbers = torch.tensor([1.0, -1.0, 1.5, -0.3, 2.0**-126, -(2.0**-130), 0.0, 3e-3], dtype=torch.float32)
-    below, above = rounding._interval(numbers.double(), torch.float32)
+    below, above = float_grid.cell(numbers.double(), torch.float32)
     infinity = torch.full_like(numbers, torch.inf)
     torch.testing.assert_close(2 * above, torch.nextafter(numbers, infinity).double() - numbers.double(), rtol=0, atol=0)
     torch.testing.assert_close(2 * below, numbers.double() - torch.nextafter(numbers, -infinity).double(), rtol=0, atol=0)
@@ -61,6 +64,11 @@ def squares(atoms: list[Held], target: Held) -> np.ndarray:
     return np.linalg.lstsq(dense, change, rcond=None)[0]
 
 
+def together(sample: Sample) -> Intervals:
+    """Where the sum must lie if it was rounded once."""
+    return sample.intervals(TOGETHER, np.zeros(len(sample.atoms)))
+
+
 def unchanged(target: Held) -> float:
     return float(np.mean([float((target.delta(name).dense() == 0).double().mean()) for name in SHAPES]))
 
@@ -72,29 +80,32 @@ def test_fit_where_least_squares_is_off(scale: float, share: float) -> None:
     first = squares(atoms, target)
     sample = Sample.of(atoms, target, grid)
     assert len(sample.base) == 4 * 96 * 128
-    fitted = sample.fit(first)
+    intervals = together(sample)
+    fitted = intervals.fit(first)
     assert np.abs(first / TRUTH - 1).max() > 5e-3
     assert np.abs(fitted / TRUTH - 1).max() < 5e-4
-    rounding = (sample.below + sample.above).square().sum() / 12
-    after, before = (sample.outside(coefficients).square().sum() / rounding for coefficients in (fitted, first))
+    rounding = sample.step.square().sum() / 12
+    after, before = (intervals.outside(coefficients).square().sum() / rounding for coefficients in (fitted, first))
     assert after < 1e-6 < before
-    assert sample.is_explained(fitted)
+    assert rounding_fit(sample, first).explains
 
 
 def test_fit_is_optimal_beside_something_unknown() -> None:
     """The gradient of the squared distances is zero, and no step away from the answer is lower."""
     atoms, target, grid = problem(2.4e-5)
+    first = squares(atoms[:2], target)
     sample = Sample.of(atoms[:2], target, grid)
-    fitted = sample.fit(squares(atoms[:2], target))
-    outside = sample.outside(fitted)
+    intervals = together(sample)
+    fitted = intervals.fit(first)
+    outside = intervals.outside(fitted)
     loss = float(outside.square().sum())
     gradient = (sample.atoms @ outside).numpy() / (sample.atoms.norm(dim=1).numpy() * float(outside.norm()))
     assert np.abs(gradient).max() < 1e-6
-    assert not sample.is_explained(fitted)
+    assert not rounding_fit(sample, first).explains
     rng = np.random.default_rng(0)
     for _ in range(20):
-        assert float(sample.outside(fitted + 1e-3 * rng.standard_normal(2)).square().sum()) > loss
-    np.testing.assert_allclose(sample.fit(np.array([5.0, -3.0])), fitted, rtol=1e-5)
+        assert float(intervals.outside(fitted + 1e-3 * rng.standard_normal(2)).square().sum()) > loss
+    np.testing.assert_allclose(intervals.fit(np.array([5.0, -3.0])), fitted, rtol=1e-5)
 
 
 def test_outside_against_the_definition() -> None:
@@ -108,7 +119,7 @@ def test_outside_against_the_definition() -> None:
     low, high = (numbers[at - 1] + numbers[at]) / 2, (numbers[at + 1] + numbers[at]) / 2
     value = sample.base[place] + torch.from_numpy(coefficients) @ sample.atoms[:, place]
     expected = torch.where(value > high, value - high, torch.where(value < low, value - low, 0.0))
-    torch.testing.assert_close(sample.outside(coefficients)[place], expected, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(together(sample).outside(coefficients)[place], expected, rtol=1e-9, atol=1e-15)
     assert float(expected.abs().max()) > 0
 
 
@@ -119,7 +130,7 @@ def test_rounding_share_is_what_rounding_leaves() -> None:
         ideal = sum((float(c) * atom.delta(name).dense().double() for c, atom in zip(TRUTH, atoms, strict=True)), torch.zeros(SHAPES[name]).double())
         change += float(target.delta(name).dense().square().sum())
         error += float((target.delta(name).dense() - ideal).square().sum())
-    assert Sample.of(atoms, target, grid).rounding_share(TRUTH) == pytest.approx(error / change, rel=1e-3)
+    assert Sample.of(atoms, target, grid).rounding_share(TOGETHER, TRUTH) == pytest.approx(error / change, rel=1e-3)
 
 
 def test_rows_are_sampled_where_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +140,7 @@ def test_rows_are_sampled_where_there_are_many(monkeypatch: pytest.MonkeyPatch) 
     sample = Sample.of(atoms, target, grid)
     assert len(sample.base) == 4 * 96 * 128 / 6  # every fifth row would hold a little more than that
     assert sample.owner.unique().tolist() == [0, 1, 2, 3]
-    fitted = sample.fit(squares(atoms, target))
+    fitted = rounding_fit(sample, squares(atoms, target)).coefficients
     assert np.abs(fitted / TRUTH - 1).max() < 2e-3
     some = sample.only([2, 0])
     torch.testing.assert_close(some.atoms, sample.atoms[[2, 0]])
@@ -147,8 +158,7 @@ def test_atoms_that_change_other_tensors() -> None:
     assert len(sample.base) == 24 + 5 + 1
     assert (sample.atoms[0, 24:] == 0).all()
     assert (sample.atoms[1, :24] == 0).all()
-    merged = (base["a"].float() + first.delta("a").dense()).bfloat16().double() - base["a"].double()
-    torch.testing.assert_close(sample.atoms[0, :24], merged.flatten(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(sample.atoms[0, :24], first.delta("a").dense().double().flatten(), rtol=1e-6, atol=1e-6)
 
 
 def trimmed(density: float, by_size: bool) -> Sample:

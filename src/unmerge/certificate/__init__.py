@@ -4,6 +4,7 @@ from unmerge.certificate.certify import Certificate, certify
 from unmerge.certificate.correlation import CorrelationTest
 from unmerge.certificate.presence import LEVEL, Presence
 from unmerge.certificate.rounding import Grid
+from unmerge.certificate.rounding_fit import RoundingFit
 from unmerge.certificate.systems import CONFIDENCE, solve
 
-__all__ = ["CONFIDENCE", "LEVEL", "Certificate", "CorrelationTest", "Grid", "Presence", "certify", "solve"]
+__all__ = ["CONFIDENCE", "LEVEL", "Certificate", "CorrelationTest", "Grid", "Presence", "RoundingFit", "certify", "solve"]

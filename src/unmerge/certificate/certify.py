@@ -22,6 +22,7 @@ from unmerge.certificate.duplicates import families, leak, settle
 from unmerge.certificate.evidence import TensorEvidence, gather
 from unmerge.certificate.presence import LEVEL, SURROGATES, Presence, PresenceTest, stand_ins, surrogate_weights
 from unmerge.certificate.rounding import Grid, Sample
+from unmerge.certificate.rounding_fit import RoundingFit, rounding_fit
 from unmerge.certificate.systems import solve
 from unmerge.vectors import Gram, TaskVector
 
@@ -75,6 +76,7 @@ class Certificate:
             no tensor can tell, or the target was trimmed.
         trimmed: whether small changes were trimmed, as ties does: then no one coefficient acted.
         rounding_share: what rounding alone would leave of a target made of these components; None without a grid.
+        rounded: how the weights were rounded, where that and the components explain them; its places are those of ``found``.
         estimator: how the coefficients were found.
         stand_ins: how many relatives were made up for the null distribution; 0 where the dictionary has enough.
         proven: components that passed no test, but without which the others do not explain the weights.
@@ -97,6 +99,7 @@ class Certificate:
     proven: tuple[int, ...]
     variant_of: Mapping[int, int]
     svd_error: float = 0.0
+    rounded: RoundingFit | None = None
 
 
 # thousands of small problems: with more threads these wait for each other, ten times as long
@@ -143,7 +146,7 @@ def certify(
     seen = [item for item in evidence if not item.is_blind]
     measured = measure(atoms, target, products, [] if dense[chosen].any() else seen, chosen, sample, watch)
     while len(clear := measured.clear) < len(chosen):
-        chosen, sample = [chosen[place] for place in clear], sample.only(clear) if sample else None
+        chosen, sample = [chosen[place] for place in clear], sample.only(clear) if sample and clear else None
         measured = measure(atoms, target, products, [] if dense[chosen].any() else seen, chosen, sample, watch)
     return Certificate(
         found=tuple(_found(measured, place, atom, groups[atom], presence, _best(alike, presence, atom)) for place, atom in enumerate(chosen)),
@@ -161,6 +164,7 @@ def certify(
         proven=tuple(atom for atom in chosen if not presence.present[_best(alike, presence, atom)]),
         variant_of=_variants(alike, present, chosen, groups),
         svd_error=max((item.error for item in seen), default=0.0),
+        rounded=measured.rounded,
     )
 
 
@@ -216,10 +220,10 @@ def _proven(
     """
     sample = Sample.of([atoms[atom] for atom in candidates], target, grid, watch)
     first = solve(products.gram.sum(0)[np.ix_(candidates, candidates)], products.correlation.sum(0)[candidates])
-    fitted = sample.fit(first)
-    if not sample.is_explained(fitted):
+    rounded = rounding_fit(sample, first)
+    if not rounded.explains:
         return None
-    low, high = sample.interval(fitted).T
+    fitted, (low, high) = rounded.coefficients, rounded.interval.T
     needed = [place for place in range(len(candidates)) if low[place] > 0 or high[place] < 0]
     sizes = np.abs(fitted) * np.sqrt(np.einsum("mii->i", products.gram)[candidates])
     needed = [place for place in needed if sizes[place] >= LEAST * sizes.max()]

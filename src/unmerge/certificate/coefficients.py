@@ -21,6 +21,8 @@ from unmerge.certificate.evidence import DIRECTIONS, TensorEvidence, low_rank
 from unmerge.certificate.oblique import oblique
 from unmerge.certificate.refined import ROUNDS, Looked, refined
 from unmerge.certificate.rounding import FIGURES, Sample
+from unmerge.certificate.rounding_fit import RoundingFit, rounding_fit
+from unmerge.certificate.rounding_order import TOGETHER
 from unmerge.certificate.systems import jackknife_interval, own_answer, solve
 from unmerge.vectors import Gram, TaskVector, is_large
 
@@ -53,6 +55,7 @@ class Measured:
         unknown_components: how many atoms of the dictionary's usual rank that is.
         trimmed: whether small changes were trimmed, as ties does: then no one coefficient acted, and what is left has a rank of its own.
         rounding_share: what rounding alone would leave of a target made of these components; None without a grid.
+        rounded: how the weights were rounded, where that and the components explain them; else None.
     """
 
     coefficients: Matrix
@@ -64,6 +67,7 @@ class Measured:
     unknown_components: int | None
     trimmed: bool
     rounding_share: float | None
+    rounded: RoundingFit | None = None
 
     @property
     def clear(self) -> list[int]:
@@ -95,13 +99,11 @@ def measure(
     """
     systems = products.gram[:, chosen][:, :, chosen], products.correlation[:, chosen]
     squares = solve(systems[0].sum(0), systems[1].sum(0))
-    fitted = sample.fit(squares) if sample else squares
-    if sample and sample.is_explained(fitted):
-        if (snapped := sample.on_the_grid(fitted)) is not None:
-            fitted, interval = snapped, _widened(np.stack([snapped, snapped], 1), FIGURES * np.abs(snapped))
-        else:
-            interval = _widened(sample.interval(fitted), sample.figures * np.abs(fitted))
-        return Measured(fitted, interval, products.tensors, _own(systems), INTERVALS, 0, 0, False, sample.rounding_share(fitted))
+    rounded = rounding_fit(sample, squares) if sample else None
+    if rounded and rounded.explains:
+        return Measured(
+            rounded.coefficients, rounded.interval, products.tensors, _own(systems), INTERVALS, 0, 0, False, rounded.rounding_share, rounded
+        )
     own = [Directions.of(low_rank(atoms, chosen, item.tensor), DIRECTIONS) for item in seen] if len(chosen) else []
     first = oblique(seen, chosen, own, squares) if own else squares
     names = tuple(item.tensor for item in seen)
@@ -113,9 +115,9 @@ def measure(
     closer = refined([atoms[atom] for atom in chosen], target, looked, first, watch, rounds=1 if once else ROUNDS)
     rank, count = _quantile(closer.ranks), _quantile(np.rint(closer.ranks / [item.usual_rank for item in seen]))
     leaked = leak(products, chosen) / np.sqrt(np.einsum("mii->i", products.gram)[chosen])
-    if sample and coarse:
-        coefficients, estimator, tensors = fitted, INTERVALS, products.tensors
-        interval = _widened(sample.interval(fitted), leaked)
+    if rounded and coarse:
+        coefficients, estimator, tensors = rounded.coefficients, INTERVALS, products.tensors
+        interval = _widened(rounded.interval, leaked)
     elif rank and not trimmed and bool((closer.kept >= _KEPT).all()):
         coefficients, estimator, tensors, systems = closer.coefficients, OBLIQUE, names, (closer.gram, closer.correlation)
         interval = jackknife_interval(*systems, coefficients)
@@ -134,7 +136,7 @@ def measure(
         unknown_rank=rank if seen else None,
         unknown_components=max(count, min(rank, 1)) if seen and not trimmed else None,
         trimmed=trimmed,
-        rounding_share=sample.rounding_share(coefficients) if sample else None,
+        rounding_share=sample.rounding_share(TOGETHER, coefficients) if sample else None,
     )
 
 

@@ -92,6 +92,7 @@ def from_certificate(dictionary: Dictionary, target: Vector, products: Gram, wat
             by_weights=[names[atom] for atom in certificate.proven],
             stand_ins=certificate.stand_ins,
             svd_error=certificate.svd_error or None,
+            **_rounding(certificate, names),
         ),
     )
 
@@ -122,6 +123,19 @@ def from_correlation(space: Space, seen: Gram) -> Findings:
         details[atom] = {"p_value": float(p_value[atom]), "q_value": float(q_value[atom])}
     report = TestReport(hypothesis=BY_CORRELATION, level=LEVEL, confidence=CONFIDENCE, estimator="least squares", by_correlation=list(seen.atoms))
     return Findings(coefficients, named, details=details, test=report)
+
+
+def _rounding(certificate: Certificate, names: tuple[str, ...]) -> dict[str, Any]:
+    """What is known of the order of rounding."""
+    if (rounded := certificate.rounded) is None:
+        return {}
+    told = len(rounded.ties) == 1
+    return {
+        "rounding_order": str(rounded.order) if told else None,
+        "rounding_identical": rounded.identical,
+        "rounding_ties": [] if told else [str(order) for order in rounded.ties],
+        "rounding_sequence": [names[certificate.found[place].atom] for place in rounded.order.sequence] if told else [],
+    }
 
 
 def _finite(interval: tuple[float, ...]) -> tuple[float, ...] | None:

@@ -121,6 +121,12 @@ class TestReport(BaseModel):
         by_weights: components that passed no test, but without which the others do not explain the weights within rounding.
         svd_error: the largest ||T v - s u|| / s of the target's singular triples; None where all decompositions were full.
         stand_ins: how many relatives were made up for the null distribution, because the dictionary is small.
+        rounding_order: in which order the merge rounded, where components and rounding explain the weights and one order explains them
+            better than the others; None where nothing was rounded, something unknown is in the target, or several orders tie.
+        rounding_identical: the share of the changed weights that a merge of the components in this order gives exactly; of the orders
+            that tie, in the simplest of them.
+        rounding_ties: the orders that explain the weights equally well; empty where one can be told.
+        rounding_sequence: the components in the order in which they were added one after another; empty where they were added together.
     """
 
     hypothesis: str
@@ -133,6 +139,10 @@ class TestReport(BaseModel):
     trimmed: bool = False
     stand_ins: int = 0
     svd_error: float | None = None
+    rounding_order: str | None = None
+    rounding_identical: float | None = None
+    rounding_ties: list[str] = []
+    rounding_sequence: list[str] = []
 
 
 class SkippedTensor(BaseModel):
