@@ -201,6 +201,10 @@ def test_json(certified: Callable[[str], Decomposition], tmp_path: Path) -> None
         "trimmed": False,
         "stand_ins": 0,
         "svd_error": None,
+        "rounding_order": None,  # something unknown is in the target
+        "rounding_identical": None,
+        "rounding_ties": [],
+        "rounding_sequence": [],
     }
 
 
