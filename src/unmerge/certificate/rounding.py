@@ -170,7 +170,7 @@ class Sample:
 
     def on_the_way(self, coefficients: Matrix) -> Tensor:
         """(w,) how far rounding on the way may move each sum: products with the coefficients, and factors, have the grid's figures at best."""
-        error = torch.tensor([torch.finfo(dtype).eps / 2 for dtype in self.grids], dtype=torch.float64)[self.owner.long()]
+        error = torch.tensor([max(torch.finfo(dtype).eps / 2, FIGURES) for dtype in self.grids], dtype=torch.float64)[self.owner.long()]
         return error * torch.einsum("k,kw->w", torch.from_numpy(np.abs(coefficients)), self.atoms.abs())
 
     def is_trimmed(self, coefficients: Matrix) -> bool:

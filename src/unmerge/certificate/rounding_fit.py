@@ -11,18 +11,21 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from unmerge.certificate.rounding import FIGURES, Sample
-from unmerge.certificate.rounding_order import TOGETHER, Order, orders, swaps
+from unmerge.certificate.rounding_order import Order, orders, swaps
 
 Matrix = NDArray[np.float64]
 
 #: weights on which orders are compared
-_COMPARED = 200_000
+_COMPARED = 60_000
 #: rounds of coefficients from roundings and roundings from coefficients; the relative change below which they are still
 _ROUNDS, _STILL = 8, 1e-7
+#: secants: how many, how many of them may bring nothing, and how long the first, the longest and the shortest are, relative to the coefficients
+_SECANTS, _PATIENCE, _FIRST_STEP, _LONGEST, _SHORTEST = 16, 3, 0.05, 0.3, 1e-5
 #: an order is worse than the best where of the weights that only one of them gives exactly, the best gives more, by so many standard
 #: deviations of chance
 _WORSE = 4.0
@@ -54,6 +57,11 @@ class RoundingFit:
     identical: float
     explains: bool
     rounding_share: float
+
+    @property
+    def is_told(self) -> bool:
+        """Whether one order explains the target, and no other as well."""
+        return self.explains and len(self.ties) == 1
 
 
 def rounding_fit(sample: Sample, start: Matrix) -> RoundingFit:
@@ -88,9 +96,11 @@ def rounding_fit(sample: Sample, start: Matrix) -> RoundingFit:
 def _compared(sample: Sample, start: Matrix) -> tuple[tuple[Order, ...], Matrix]:
     """The orders that give most of the weights exactly, simplest first, and coefficients under the first of them."""
     rounds_base = bool((sample.on_grid(sample.base) != sample.base).any())
-    coefficients = _fitted(sample, TOGETHER, start)
-    fits = [(order, _fitted(sample, order, coefficients)) for order in orders(len(start), rounds_base=rounds_base)]
-    fits = [_best_sequence(sample, *fit) for fit in fits]
+    rounds_parts = any(torch.finfo(dtype).eps > torch.finfo(torch.float32).eps for dtype in sample.grids)
+    fits: list[tuple[Order, Matrix]] = []
+    for order in orders(len(start), rounds_base=rounds_base, rounds_parts=rounds_parts):
+        guess = max([found for _, found in fits], key=lambda found: int(_exact(sample, order, found).sum()), default=start)
+        fits.append(_best_sequence(sample, order, _fitted(sample, order, guess)))
     exact = [_exact(sample, *fit) for fit in fits]
     best = max(exact, key=lambda share: int(share.sum()))
     ties = [fit for fit, share in zip(fits, exact, strict=True) if not _is_worse(share, best)]
@@ -98,13 +108,41 @@ def _compared(sample: Sample, start: Matrix) -> tuple[tuple[Order, ...], Matrix]
 
 
 def _fitted(sample: Sample, order: Order, coefficients: Matrix) -> Matrix:
-    """(k,) coefficients under an order."""
+    """(k,) coefficients under an order, from a first guess."""
+    if order.sequence:
+        return _by_secants(sample, order, coefficients)
     for _ in range(1 if order.is_linear else _ROUNDS):
         new = sample.intervals(order, order.acting(coefficients, sample)).fit(coefficients)
         moved, coefficients = np.abs(new - coefficients).max(), new
         if moved <= _STILL * np.abs(new).max():
             break
     return coefficients
+
+
+def _by_secants(sample: Sample, order: Order, coefficients: Matrix) -> Matrix:
+    """(k,) the coefficients with which the order gives the target: what is wrong is then orthogonal to every atom.
+
+    What is rounded between two atoms may hide all of the first one, so that the intervals of the last rounding say nothing of it. How the
+    merged weights answer to a coefficient is measured instead, on steps as long as those that the coefficients still make.
+    """
+    best, most, still = coefficients, -1, 0
+    step = _FIRST_STEP * np.maximum(np.abs(coefficients), np.abs(coefficients).max() / 10)
+    for _ in range(_SECANTS):
+        given = order.forward(sample, coefficients)
+        wrong = sample.target - given
+        if (count := int((wrong == 0).sum())) > most:
+            best, most, still = coefficients, count, 0
+        elif (still := still + 1) == _PATIENCE:
+            break
+        if count == len(wrong):
+            break
+        moved = [order.forward(sample, coefficients + row) - given for row in np.diag(step)]
+        answer = (sample.atoms @ torch.stack(moved).T).numpy() / step
+        change = np.linalg.lstsq(answer, (sample.atoms @ wrong).numpy(), rcond=1e-9)[0]
+        change = np.clip(change, -_LONGEST * np.abs(coefficients).max(), _LONGEST * np.abs(coefficients).max())
+        coefficients = coefficients + change
+        step = np.maximum(np.abs(change), _SHORTEST * np.abs(coefficients).max())
+    return best
 
 
 def _best_sequence(sample: Sample, order: Order, coefficients: Matrix) -> tuple[Order, Matrix]:

@@ -140,18 +140,19 @@ class Order:
 TOGETHER = Order()
 
 
-def orders(atoms: int, *, rounds_base: bool) -> list[Order]:
+def orders(atoms: int, *, rounds_base: bool, rounds_parts: bool) -> list[Order]:
     """The orders to be tried, simplest first; sequences are those of the dictionary, and searched for afterwards.
 
     Args:
         atoms: how many there are; of one alone products and sum are the same, and so are together and one after another.
         rounds_base: whether the base does not lie on the target's grid.
+        rounds_parts: whether the grid is coarser than float32, so that products and sums may have been rounded to it or not.
     """
-    sequence = tuple(range(atoms))
-    plain = [TOGETHER, Order(atoms_first=True), Order(arithmetic=Arithmetic.SUM), Order(atoms_first=True, arithmetic=Arithmetic.PRODUCTS)]
-    if atoms > 1:
-        plain += [Order(sequence=sequence), Order(sequence=sequence, arithmetic=Arithmetic.PRODUCTS)]
-        plain += [Order(arithmetic=Arithmetic.PRODUCTS), Order(atoms_first=True, sequence=sequence)]
+    several, sequence = atoms > 1, tuple(range(atoms))
+    plain = [TOGETHER, Order(atoms_first=True)]
+    plain += [Order(arithmetic=Arithmetic.SUM), Order(atoms_first=True, arithmetic=Arithmetic.PRODUCTS)] if rounds_parts else []
+    plain += [Order(sequence=sequence), Order(atoms_first=True, sequence=sequence)] if several else []
+    plain += [Order(arithmetic=Arithmetic.PRODUCTS, sequence=places) for places in (sequence, ())] if several and rounds_parts else []
     return plain + ([replace(order, base_first=True) for order in plain] if rounds_base else [])
 
 

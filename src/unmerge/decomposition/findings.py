@@ -129,7 +129,7 @@ def _rounding(certificate: Certificate, names: tuple[str, ...]) -> dict[str, Any
     """What is known of the order of rounding."""
     if (rounded := certificate.rounded) is None:
         return {}
-    told = len(rounded.ties) == 1
+    told = rounded.is_told
     return {
         "rounding_order": str(rounded.order) if told else None,
         "rounding_identical": rounded.identical,
