@@ -93,6 +93,24 @@ def test_a_target_without_its_configuration_is_refused(zoo: Path, names: list[st
     assert refusal(lambda: open_vector(tmp_path / "bare", None)) == f"{tmp_path / 'bare'}: {text}"
 
 
+def test_an_atom_without_its_configuration_is_read_at_scale_1(zoo: Path, merged: Merged, names: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "dictionary"
+    for name in names:
+        shutil.copytree(zoo / "known" / name, folder / name)
+    weights = folder / names[0] / "adapter_model.safetensors"  # of twice the scale that will be taken for it
+    save_file({name: values / 2 if "lora_B" in name else values for name, values in load_file(weights).items()}, weights)
+    (folder / names[0] / "adapter_config.json").unlink()
+    base = open_base(zoo / "zoo-base")
+    result = decompose(open_vector(merged({names[0]: 0.5, names[1]: 0.75}), base), open_dictionary([folder], base), base)
+    found = {part.name: part.coefficient for part in result.components}
+    assert found == pytest.approx({names[0]: 1.0, names[1]: 0.75}, rel=0.01)
+    said = f"{names[0]} has no adapter_config.json and was read at scale 1: a coefficient of it is the one that acted times alpha / r"
+    assert said in result.warnings
+    save_file({"base_model.model.score.weight": torch.ones(2, 2)}, weights)
+    text = "expected adapter_config.json beside adapter_model.safetensors, found none, and weights that do not say what it would; put it there"
+    assert refusal(lambda: open_dictionary([folder], base)) == f"{folder / names[0]}: {text}"
+
+
 def test_several_adapters_of_one_model_as_peft_writes_them(zoo: Path, tmp_path: Path) -> None:
     """The one that has no name lies in the folder itself, or in ``default`` where all lie below; the others in folders of their names."""
     model = transformers.AutoModelForCausalLM.from_pretrained(zoo / "zoo-base")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unmerge.checkpoints.adapter_config import CONFIG, AdapterConfig
@@ -11,9 +12,10 @@ from unmerge.checkpoints.checkpoint import HEAD, Checkpoint, is_embedding, is_vo
 from unmerge.checkpoints.files import GATHER, TensorFiles
 from unmerge.checkpoints.forms import EMBEDDING_LORA, LORA, LORA_BIAS, PARTS, SAVED, VECTORS, WEIGHT_FORMS, Form
 from unmerge.checkpoints.hub import short_name
+from unmerge.checkpoints.initialisation import OLORA, RANDOMISED, less, start_of, taken_out
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Source
-from unmerge.vectors import Delta, Dense, Shape, Skipped, wide
+from unmerge.vectors import Delta, Dense, LowRank, Shape, Skipped, wide
 
 WEIGHTS = "adapter_model"
 _PREFIX = "base_model.model."
@@ -22,6 +24,8 @@ _WRAPPERS = (".base_layer", ".modules_to_save", ".original_module")
 #: architectures whose matrices are transposed (transformers' Conv1D), and the modules of theirs that are
 _CONV1D_MODELS = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
 _CONV1D_MODULES = ("c_attn", "q_attn", "c_proj", "c_fc")
+#: modules that are looked at to tell whether the factors began as a part of the base; PEFT initialises all of them alike
+_LOOKED = 3
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Adapter:
         skipped: tensors stored whole that the base lacks, and tensors whose vocabulary size differs.
         modules: a regular expression that is found in the names of the tensors that count; all do where none is given.
         notes: what the user should know of how it was read.
+        start: PISSA or OLORA, where its factors began as a part of the base, which is taken off their product.
     """
 
     name: str
@@ -75,19 +80,21 @@ class Adapter:
     skipped: tuple[Skipped, ...] = ()
     modules: str | None = None
     notes: tuple[str, ...] = ()
+    start: str | None = None
 
     @staticmethod
-    def open(folder: Path, base: Checkpoint | None = None) -> Adapter:
+    def open(folder: Path, base: Checkpoint | None = None, config: AdapterConfig | None = None) -> Adapter:
         """Open an adapter; only headers are read.
 
         Args:
             folder: with ``adapter_config.json`` and ``adapter_model.safetensors``.
-            base: checked against where given; needed for DoRA, saved modules and trained biases.
+            base: checked against where given; needed for DoRA, saved modules, trained biases, PiSSA and OLoRA.
+            config: taken in place of ``adapter_config.json`` where there is none.
 
         Raises:
             BadInput: no adapter, a type that does not add, damaged files, another base.
         """
-        config = AdapterConfig.read(folder)
+        config = config or AdapterConfig.read(folder)
         files = TensorFiles.find(folder, WEIGHTS)
         changes = _changes(config, files, base)
         skipped: tuple[Skipped, ...] = ()
@@ -103,11 +110,16 @@ class Adapter:
         adapter = Adapter(short_name(folder), folder, config, changes, files, base, skipped)
         for tensor, change in changes.items():
             adapter._check(tensor, change)
-        return adapter
+        return started(adapter)
 
     @property
     def shapes(self) -> Mapping[str, Shape]:
         return {tensor: change.shape for tensor, change in self.changes.items()}
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether a change depends on the base's weights."""
+        return self.start is not None or any(change.needs_base for change in self.changes.values())
 
     @property
     def is_plain(self) -> bool:
@@ -120,6 +132,8 @@ class Adapter:
         before = self.base.read(tensor) if change.needs_base and self.base is not None else None
         start = before if change.start is None else self.files.read(change.start)
         step = change.form.delta(parts, self.config.scale_of(change.module), change.transposed, start)
+        if self.start is not None and change.form is LORA and self.base is not None and isinstance(step, LowRank):
+            step = less(step, taken_out(self.start, self.base.read(tensor), step, self.config.scale_of(change.module)))
         if start is None or before is None or start is before:
             return step
         # the adapter brings its own copy of the base's tensor: PEFT loads it, so that it counts where it differs
@@ -132,7 +146,7 @@ class Adapter:
 
     def _check(self, tensor: str, change: Change) -> None:
         rank = change.form.rank({part: self.files.shapes[key] for part, key in change.keys.items()})
-        if rank is not None and rank != self.config.rank_of(change.module):
+        if rank is not None and self.config.is_stated and rank != self.config.rank_of(change.module):
             raise BadInput(
                 expected=f"rank {self.config.rank_of(change.module)} as {CONFIG} says",
                 found=f"rank {rank}",
@@ -165,6 +179,53 @@ class Adapter:
                 tensor=tensor,
                 hint=f"this adapter is for another base ({self.config.base_name or 'not recorded'}); give that one with --base",
             )
+
+
+def started(adapter: Adapter) -> Adapter:
+    """The same, with what its factors took out of the base at the start, if they did, whatever its configuration says of it.
+
+    Raises:
+        BadInput: the configuration says that they did, and there is no base, or one of which they hold no part; or they did so at random.
+    """
+    stated, base = adapter.config.start, adapter.base
+    if base is None:
+        if stated is None:
+            return adapter
+        raise BadInput(
+            expected=f"the base, since init_lora_weights={stated} took the factors out of it",
+            found="none",
+            where=adapter.folder / CONFIG,
+            hint="give it with --base, as it was before the training",
+        )
+    matrices = [tensor for tensor, change in adapter.changes.items() if change.form is LORA and change.start is None]
+    looked = sorted(matrices, key=lambda tensor: math.prod(adapter.changes[tensor].shape))[:_LOOKED]
+    starts = {_start_of(adapter, tensor, base) for tensor in looked}
+    if (starts == {None} and stated is None) or not looked:
+        return adapter
+    if len(starts) > 1 or starts == {None}:
+        raise BadInput(
+            expected="factors that all began as a part of the base, or none" if stated is None else f"factors that init_lora_weights={stated} leaves",
+            found="others",
+            where=adapter.folder / CONFIG,
+            hint="give the base as it was before the training with --base; of a converted adapter, set init_lora_weights to true",
+        )
+    (start,) = starts
+    if start == RANDOMISED:
+        raise BadInput(
+            expected="an adapter to an unchanged base",
+            found="factors that were taken out of it by a randomised decomposition (pissa_niter_N), which cannot be made again",
+            where=adapter.folder,
+            hint="merge it into the model that its training ran on and give the checkpoint",
+        )
+    says = f"init_lora_weights={stated}" if stated else "which its configuration does not say"
+    name = "OLoRA" if start == OLORA else "PiSSA"
+    note = f"the factors of {adapter.name} began as a part of the base ({name}, {says}), which was taken off their product"
+    return replace(adapter, start=start, notes=(*adapter.notes, note))
+
+
+def _start_of(adapter: Adapter, tensor: str, base: Checkpoint) -> str | None:
+    product, scale = adapter.delta(tensor), adapter.config.scale_of(adapter.changes[tensor].module)
+    return start_of(base.read(tensor), product, scale) if isinstance(product, LowRank) else None
 
 
 def _left_out(tensor: str, change: Change, base: Checkpoint) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from unmerge.checkpoints.files import existing_folder
 from unmerge.checkpoints.formats import named_format
+from unmerge.checkpoints.initialisation import OLORA, PISSA
 from unmerge.core.errors import BadInput
 from unmerge.core.records import read_json
 
@@ -22,7 +23,7 @@ _MULTIPLICATIVE = ("IA3", "OFT", "BOFT", "HRA", "ROAD", "PSOFT", "HIRA", "GLORA"
 _PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT", "CARTRIDGE")
 
 #: initialisations that also change the base, so that B A alone is not the difference to it
-_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+_CHANGES_BASE = ("corda", "loftq", "lora_ga")
 #: LoRA options under which the weights change by something else than B A, or not for every token
 _NOT_PLAIN = (
     "use_qalora",
@@ -50,6 +51,9 @@ class AdapterConfig:
         dora: magnitudes are trained as well.
         tied: the adapter changes a tied embedding and its head alike (``ensure_weight_tying``).
         base_name: the base as recorded, if it is.
+        start: ``pissa``, ``pissa_niter_N`` or ``olora``, where the factors began as a part of the base; None where they did not, or where
+            nothing is said of it.
+        is_stated: whether there is a configuration; where there is none, ranks are the file's and the scale is 1.
     """
 
     kind: str
@@ -62,6 +66,13 @@ class AdapterConfig:
     dora: bool
     tied: bool
     base_name: str | None
+    start: str | None = None
+    is_stated: bool = True
+
+    @staticmethod
+    def unstated(kind: str) -> AdapterConfig:
+        """What is taken for the configuration of an adapter that lies there without one."""
+        return AdapterConfig(kind, 1, 1.0, {}, {}, False, False, False, False, None, is_stated=False)
 
     @staticmethod
     def read(folder: Path) -> AdapterConfig:
@@ -93,6 +104,7 @@ class AdapterConfig:
                 dora=bool(raw.get("use_dora", False)),
                 tied=bool(raw.get("ensure_weight_tying", False)),
                 base_name=raw.get("base_model_name_or_path") or None,
+                start=_start(raw),
             )
             config._check()
         except (TypeError, ValueError, AttributeError, OverflowError, re.error) as error:
@@ -110,6 +122,8 @@ class AdapterConfig:
 
     def scale_of(self, module: str) -> float:
         """The factor before B A for one module."""
+        if not self.is_stated:
+            return 1.0
         rank = self.rank_of(module)
         return _by_pattern(self.alpha_pattern, module, self.alpha) / (math.sqrt(rank) if self.rslora else rank)
 
@@ -128,6 +142,12 @@ def _by_pattern(pattern: Mapping[str, Number], module: str, default: Number) -> 
         if re.match(rf"(.*\.)?({key})$", module):
             return value
     return default
+
+
+def _start(raw: Mapping[str, Any]) -> str | None:
+    """The initialisation that took the factors out of the base, if one did that can be undone."""
+    start = str(raw.get("init_lora_weights", "")).lower()
+    return start if start.startswith((PISSA, OLORA)) else None
 
 
 def _refuse_not_additive(kind: str, raw: Mapping[str, Any], file: Path) -> None:

@@ -11,9 +11,9 @@ import torch
 
 from unmerge.checkpoints import Adapter, Checkpoint, Difference
 from unmerge.checkpoints.adapter import WEIGHTS
-from unmerge.checkpoints.adapter_config import CONFIG
+from unmerge.checkpoints.adapter_config import CONFIG, AdapterConfig
 from unmerge.checkpoints.contents import MODEL, Contents
-from unmerge.checkpoints.files import existing_folder
+from unmerge.checkpoints.files import TensorFiles, existing_folder
 from unmerge.checkpoints.formats import named_format
 from unmerge.checkpoints.hub import located, short_name
 from unmerge.core.errors import BadInput, unknown_name
@@ -21,6 +21,8 @@ from unmerge.core.errors import BadInput, unknown_name
 Vector = Adapter | Difference
 #: what PEFT calls an adapter that was given no name
 _DEFAULT = "default"
+#: what the names of an adapter's factors begin with, by its type
+_PARTS = {"LORA": ".lora_", "LOHA": ".hada_", "LOKR": ".lokr_"}
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,24 @@ def _atom(contents: Contents, base: Checkpoint | None) -> Vector:
     """An atom: of a checkpoint and an adapter in one folder it is the adapter."""
     if contents.is_both:
         return _noted(Adapter.open(contents.folder, base), "holds a checkpoint and an adapter: as an atom of the dictionary the adapter was read")
+    if contents.adapter and not contents.adapter_config and not contents.model:
+        return _unstated(contents.folder, base)
     return _opened(contents, base)
+
+
+def _unstated(folder: Path, base: Checkpoint | None) -> Vector:
+    """An adapter that lies there without its configuration: its ranks are the file's, its scale is taken as 1."""
+    names = TensorFiles.find(folder, WEIGHTS).place
+    kinds = [kind for kind, part in _PARTS.items() if any(part in name for name in names)]
+    if len(kinds) != 1 or any("lora_magnitude_vector" in name for name in names):
+        raise BadInput(
+            expected=f"{CONFIG} beside {WEIGHTS}.safetensors",
+            found="none, and weights that do not say what it would",
+            where=folder,
+            hint="put it there",
+        )
+    adapter = Adapter.open(folder, base, AdapterConfig.unstated(kinds[0]))
+    return _noted(adapter, f"has no {CONFIG} and was read at scale 1: a coefficient of it is the one that acted times alpha / r")
 
 
 def _acting(contents: Contents, base: Checkpoint | None) -> Vector:

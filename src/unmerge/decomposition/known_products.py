@@ -50,8 +50,6 @@ class KnownProducts:
 
 def _key_of(atoms: Sequence[Vector]) -> str:
     bases = [
-        vector.base.source().sha256
-        for vector in atoms
-        if vector.base is not None and not (isinstance(vector, Adapter) and not any(change.needs_base for change in vector.changes.values()))
+        vector.base.source().sha256 for vector in atoms if vector.base is not None and not (isinstance(vector, Adapter) and not vector.needs_base)
     ]
     return fingerprint([_VERSION, LARGE, chosen_device().type, [vector.source().sha256 for vector in atoms], bases[:1]])
