@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from unmerge.checkpoints.adapter_config import CONFIG, AdapterConfig
@@ -81,6 +81,7 @@ class Adapter:
     modules: str | None = None
     notes: tuple[str, ...] = ()
     start: str | None = None
+    _taken: dict[str, LowRank] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def open(folder: Path, base: Checkpoint | None = None, config: AdapterConfig | None = None) -> Adapter:
@@ -133,7 +134,9 @@ class Adapter:
         start = before if change.start is None else self.files.read(change.start)
         step = change.form.delta(parts, self.config.scale_of(change.module), change.transposed, start)
         if self.start is not None and change.form is LORA and self.base is not None and isinstance(step, LowRank):
-            step = less(step, taken_out(self.start, self.base.read(tensor), step, self.config.scale_of(change.module)))
+            if tensor not in self._taken:
+                self._taken[tensor] = taken_out(self.start, self.base.read(tensor), step, self.config.scale_of(change.module))
+            step = less(step, self._taken[tensor])
         if start is None or before is None or start is before:
             return step
         # the adapter brings its own copy of the base's tensor: PEFT loads it, so that it counts where it differs
@@ -199,9 +202,9 @@ def started(adapter: Adapter) -> Adapter:
         )
     matrices = [tensor for tensor, change in adapter.changes.items() if change.form is LORA and change.start is None]
     looked = sorted(matrices, key=lambda tensor: math.prod(adapter.changes[tensor].shape))[:_LOOKED]
-    starts = {_start_of(adapter, tensor, base) for tensor in looked}
-    if (starts == {None} and stated is None) or not looked:
+    if not looked or (stated is None and _start_of(adapter, looked[0], base) is None):
         return adapter
+    starts = {_start_of(adapter, tensor, base) for tensor in looked}
     if len(starts) > 1 or starts == {None}:
         raise BadInput(
             expected="factors that all began as a part of the base, or none" if stated is None else f"factors that init_lora_weights={stated} leaves",
