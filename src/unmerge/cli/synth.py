@@ -28,6 +28,10 @@ def synth(
     rank: Annotated[int, typer.Option("--rank", min=1, help="Of the adapters.")] = 32,
     norm: Annotated[float, typer.Option("--norm", help="||dW|| over ||W|| of one adapter.")] = 0.003,
     cosine: Annotated[float, typer.Option("--cosine", help="Between two adapters, on average.")] = 0.15,
+    leading: Annotated[str, typer.Option("--leading", help="Share of an adapter's square that its leading direction holds: from, to.")] = "0.7,0.9",
+    families: Annotated[
+        bool, typer.Option("--families", help="Give adapters relatives: continued trainings, shared seeds, one author's, in both halves.")
+    ] = False,
     groups: Annotated[str, typer.Option("--groups", help="Which targets, separated by commas; 'none' for no targets.")] = "known,mixed,unknown",
     merges: Annotated[
         str, typer.Option("--merges", help="Of task_arithmetic, linear, ties, dare_linear, dare_ties, separated by commas; 'none' for none.")
@@ -55,6 +59,8 @@ def synth(
             rank=rank,
             norm=norm,
             cosine=cosine,
+            leading=_listed(leading),
+            families=families,
             groups=_listed(groups) or ["known"],
             merges=_listed(merges) if _listed(groups) else [],
             adapters=adapters and bool(_listed(groups)),

@@ -12,12 +12,13 @@ method run on the tensors. No more than one tensor of each model is in memory.
 
 from __future__ import annotations
 
+import random
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import yaml
@@ -35,7 +36,7 @@ from unmerge.recipes.recipe import BASE as THE_BASE
 from unmerge.recipes.recipe import Input, Recipe
 from unmerge.studies.design import AdapterSettings, Group, Merge, MergeSettings, StudyDesign, Zoo
 from unmerge.studies.synthetic.architectures import MODULES, Architecture
-from unmerge.studies.synthetic.draw import Statistics, change, weights
+from unmerge.studies.synthetic.draw import ALONE, Kin, Statistics, change, weights
 from unmerge.studies.targets import TARGET, TARGETS, Target, targets
 from unmerge.vectors import LowRank, Shape
 from unmerge.zoo.embedded import BASE, BASE_NAME, KNOWN, UNKNOWN
@@ -47,6 +48,11 @@ _SPARSE = ("ties", "dare_linear", "dare_ties")
 Watch = Callable[[Iterable[str]], Iterable[str]]
 
 
+Share = Annotated[float, Field(gt=0, lt=1)]
+#: a family's kinds, one adapter each: a training and its continuation, two of one seed, two of one author, a stranger
+FAMILY = ("run", "run", "start", "start", "author", "author", "alone")
+
+
 class SynthDesign(BaseModel):
     """What is to be made.
 
@@ -56,7 +62,8 @@ class SynthDesign(BaseModel):
         vocabulary: of the embeddings, where it is not to be the model's own.
         modules: which adapters change: ``attention``, or ``linear`` for the MLP's as well.
         known, unknown: adapters in the dictionary, and out of it.
-        rank, norm, cosine, decay: of the adapters, see ``draw.Statistics``.
+        rank, norm, cosine, leading: of the adapters, see ``draw.Statistics``.
+        families: whether adapters have relatives, in either half (see ``families``); else all are strangers.
         groups, merges: of the targets: one for each of both.
         base: whether a base is written; adapters to be compared with adapters need none.
         adapters: whether an adapter is made for every group as well, of factors side by side (PEFT's ``cat``).
@@ -76,7 +83,8 @@ class SynthDesign(BaseModel):
     rank: int = Field(32, ge=1)
     norm: float = Field(0.003, gt=0)
     cosine: float = Field(0.15, ge=0, lt=0.6)
-    decay: float = Field(0.85, gt=0, lt=1)
+    leading: tuple[Share, Share] = (0.7, 0.9)
+    families: bool = False
     groups: list[Group] = ["known", "mixed", "unknown"]
     merges: list[Merge] = ["task_arithmetic", "ties", "dare_linear"]
     base: bool = True
@@ -140,8 +148,12 @@ def synthesise(design: SynthDesign, out: Path, watch: Watch = iter, shard: int =
     _refuse_too_few(design)
     if design.merges and not design.base:
         raise BadInput(expected="a base to merge on", found="--no-base", where="synth", hint="leave it out, or give --merges none")
-    statistics = Statistics(design.rank, design.norm, design.cosine, design.decay)
-    changed = architecture.linear(MODULES[design.modules])
+    adapters = DrawnAdapters(
+        architecture.linear(MODULES[design.modules]),
+        Statistics(design.rank, design.norm, design.cosine, design.leading),
+        families(names, design.seed) if design.families else {},
+        design.seed,
+    )
     with staged(out, [design.model_dump(), dict(architecture.config), shard]) as stage:
         drawn = targets(design.study(), Zoo(stage.folder, stage.folder / BASE, known, unknown))
         for piece in watch([*([BASE] if design.base else []), *names, *(target.name for target in drawn)]):
@@ -150,10 +162,10 @@ def synthesise(design: SynthDesign, out: Path, watch: Watch = iter, shard: int =
             elif piece in names:
                 own = piece
                 place = f"{KNOWN if own in known else UNKNOWN}/{own}"
-                _once(stage, place, lambda folder, own=own: _write_adapter(folder, own, changed, statistics, design.seed))  # type: ignore[misc]
+                _once(stage, place, lambda folder, own=own: write_adapter(folder, adapters.changes(own), BASE_NAME))  # type: ignore[misc]
             else:
                 target = next(target for target in drawn if target.name == piece)
-                maker = _Maker(stage.folder / BASE, changed, statistics, design.seed, shard)
+                maker = _Maker(stage.folder / BASE, adapters, shard)
                 _once(stage, f"{TARGETS}/{target.name}", lambda folder, maker=maker, target=target: maker.write(folder, target))  # type: ignore[misc]
         written = design.study().model_dump(mode="json", exclude_none=True)
         write_text(stage.folder / STUDY, yaml.safe_dump(written, sort_keys=False))
@@ -202,19 +214,47 @@ def _write_base(folder: Path, architecture: Architecture, seed: int, shard: int)
     write_json(folder / "config.json", dict(architecture.config))
 
 
-def _write_adapter(folder: Path, name: str, changed: dict[str, Shape], statistics: Statistics, seed: int) -> None:
-    write_adapter(folder, {tensor: change(name, tensor, shape, statistics, seed) for tensor, shape in changed.items()}, BASE_NAME)
-
-
 def _layout(shapes: dict[str, Shape]) -> dict[str, tuple[str, Shape]]:
     return {name: ("BF16", shape) for name, shape in shapes.items()}
+
+
+@dataclass(frozen=True)
+class DrawnAdapters:
+    """The adapters of a synthetic model, drawn when they are asked for.
+
+    Attributes:
+        shapes: of the tensors that they change.
+        statistics: what they are like.
+        kin: the family of each that has one.
+        seed: of everything that is drawn.
+    """
+
+    shapes: dict[str, Shape]
+    statistics: Statistics
+    kin: dict[str, Kin]
+    seed: int
+
+    def change(self, name: str, tensor: str) -> LowRank:
+        """What one adapter changes in one tensor."""
+        return change(name, tensor, self.shapes[tensor], self.statistics, self.seed, self.kin.get(name, ALONE))
+
+    def changes(self, name: str) -> dict[str, LowRank]:
+        """What one adapter changes."""
+        return {tensor: self.change(name, tensor) for tensor in self.shapes}
+
+
+def families(names: Sequence[str], seed: int) -> dict[str, Kin]:
+    """Families of adapters in an order that the seed draws, so that relatives lie in both halves of a zoo."""
+    order = random.Random(f"{seed}/families").sample(names, len(names))
+    kin = [(name, FAMILY[place % len(FAMILY)], place // len(FAMILY)) for place, name in enumerate(order)]
+    return {name: Kin(f"{kind}-{number}", kind) for name, kind, number in kin}
 
 
 class _Maker:
     """Makes targets of one base."""
 
-    def __init__(self, base: Path, changed: dict[str, Shape], statistics: Statistics, seed: int, shard: int) -> None:
-        self.folder, self.changed, self.statistics, self.seed, self.shard = base, changed, statistics, seed, shard
+    def __init__(self, base: Path, adapters: DrawnAdapters, shard: int) -> None:
+        self.folder, self.adapters, self.shard = base, adapters, shard
 
     @cached_property
     def base(self) -> Checkpoint:
@@ -223,14 +263,14 @@ class _Maker:
     def write(self, folder: Path, target: Target) -> None:
         """Write a merged checkpoint, or an adapter, with the record of what is in it."""
         if target.is_adapter:
-            write_adapter(folder, {tensor: self._side_by_side(target, tensor) for tensor in self.changed}, BASE_NAME)
+            write_adapter(folder, {tensor: self._side_by_side(target, tensor) for tensor in self.adapters.shapes}, BASE_NAME)
         else:
             write_shards(folder, _layout(dict(self.base.shapes)), self._merged(target), self.shard)
             write_json(folder / "config.json", dict(self.base.config))
         write_json(folder / TARGET, asdict(target))
 
     def _side_by_side(self, target: Target, tensor: str) -> LowRank:
-        parts = [(self._change(name, tensor), weight) for name, weight in target.weights.items()]
+        parts = [(self.adapters.change(name, tensor), weight) for name, weight in target.weights.items()]
         return LowRank(torch.cat([part.b.float() * weight for part, weight in parts], 1), torch.cat([part.a.float() for part, _ in parts]))
 
     def _merged(self, target: Target) -> Iterator[Tensor]:
@@ -242,7 +282,7 @@ class _Maker:
         )
         for tensor in self.base.shapes:
             base = self.base.read(tensor)
-            if tensor not in self.changed:
+            if tensor not in self.adapters.shapes:
                 yield base
                 continue
             models = {name: (base + self._change_in_float32(name, tensor)).to(base.dtype) for name in target.weights}
@@ -250,10 +290,7 @@ class _Maker:
                 torch.manual_seed(zlib.crc32(f"{target.seed}/{target.name}/{tensor}".encode()))
                 yield forward(recipe, models | {THE_BASE: base}, tensor, depth_of(tensor, int(self.base.config["num_hidden_layers"])))
 
-    def _change(self, name: str, tensor: str) -> LowRank:
-        return change(name, tensor, self.changed[tensor], self.statistics, self.seed)
-
     def _change_in_float32(self, name: str, tensor: str) -> Tensor:
         """As PEFT merges: it takes 16-bit factors to float32, and rounds once, to the base's dtype."""
-        delta = self._change(name, tensor)
+        delta = self.adapters.change(name, tensor)
         return delta.b.float() @ delta.a.float()
