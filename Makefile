@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format zoo bench certificate families calibration verification full-finetunes recover results audit-image audit-schema orthoreg small-proposal study second-zoo circuits docs docs-commands clean
+.PHONY: help demo test lint format zoo bench certificate families calibration verification full-finetunes recover results audit-image audit-schema orthoreg small-proposal study second-zoo harder-zoo circuits docs docs-commands clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,10 @@ study: .venv/.runtime  ## compare all methods on targets of the zoo, and write d
 second-zoo: .venv/.runtime  ## the same on a zoo from another seed, which is built first; writes docs/second-zoo.md
 	test -d runs/zoo-1 || $(BIN)/unmerge zoo --rebuild --seed 1 --out runs/zoo-1
 	$(BIN)/unmerge study studies/second-zoo.yml --out runs/second-study --report docs/second-zoo.md
+
+harder-zoo: .venv/.runtime  ## the published study's methods and the certificate on adapters as alike as its own, which are trained first; writes docs/harder-zoo.md
+	test -d runs/harder-zoo || $(BIN)/python benchmarks/harder_zoo.py
+	$(BIN)/unmerge study studies/harder.yml --out runs/harder-study --report docs/harder-zoo.md
 
 small-proposal: .venv/.runtime  ## the whole proposal in small, on the zoo: train, merge, decompose, verify; goes on where it was stopped
 	test -d runs/zoo || $(BIN)/unmerge zoo --out runs/zoo

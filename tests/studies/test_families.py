@@ -13,6 +13,7 @@ from unmerge.checkpoints import Adapter
 from unmerge.studies.families import Member, Run, draw_dictionary, read_manifests, relation, train_dictionary
 from unmerge.studies.families.corpora import FORMATS, PLAIN, examples
 from unmerge.studies.families.design import MODULES, RELATIONS, Settings
+from unmerge.studies.families.harder import draw_harder_zoo
 from unmerge.studies.families.manifest import adapter_folder
 from unmerge.vectors import LowRank
 from unmerge.zoo.embedded import BASE, BASE_NAME
@@ -29,6 +30,20 @@ def test_a_dictionary_has_every_family(number: int) -> None:
     if number % 4 < len(MODULES):
         assert {run.settings.modules for run in runs} == {list(MODULES)[number % 4]}
     assert runs == draw_dictionary(number) != draw_dictionary(number + 1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_harder_zoo_keeps_its_rules(seed: int) -> None:
+    runs, known, unknown = draw_harder_zoo(seed)
+    assert (len(known), len(unknown)) == (8, 7)
+    assert sorted([*known, *unknown]) == sorted(run.name for run in runs)
+    assert len({(run.seed, run.settings) for run in runs}) == 1
+    assert runs[0].settings.modules == "q,k,v,o"
+    trained: set[str] = set()
+    for run in runs:
+        assert run.parent is None or run.parent in trained
+        trained.add(run.name)
+    assert sum(run.parent is None for run in runs) == 5
 
 
 def test_formats_stand_around_every_answer() -> None:

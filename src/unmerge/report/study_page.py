@@ -30,6 +30,8 @@ _CONVENTIONS = """
 - Precision: the share of named components that are right; naming nothing counts 1 where there is nothing to name, else 0. Recall: the share
   of the truth that is named; it is not defined where there is nothing to find. Perfect: nothing wrong, nothing missed. A component that is
   reported with atoms it cannot be told from counts as right when one of them is.
+- Exact: the certificate says of a component whether it is the very atom or a relative of it (another checkpoint or seed of its training);
+  these are precision and recall of the claims that it is the very atom. Other methods do not tell.
 - Error: ||t - t_hat|| / ||t|| over all weights, whatever space the method looked in; beside it 1 - cos², which the published study calls
   reconstruction error.
 - Effective: exp of the entropy of the contributions |c_i| ||v_i||, over all atoms.

@@ -38,6 +38,7 @@ class Cell(BaseModel):
         coefficients: of the dictionary's atoms, in its order.
         ranking: what the method ranks them by: the signed contribution c_i ||v_i||; a test's containment or 1 - p.
         precision, recall, perfect, sparsity: see ``studies.metrics``; sparsity is the number of named components.
+        exact_precision, exact_recall: the same of the components that are claimed to be the very atoms; None for methods that do not tell.
         reconstruction_error: ||t - t_hat|| / ||t||, over all weights.
         one_minus_cosine_squared: over all weights.
         effective_components: exp of the entropy of the contributions.
@@ -67,6 +68,8 @@ class Cell(BaseModel):
     recall: float | None
     perfect: bool
     sparsity: int
+    exact_precision: float | None = None
+    exact_recall: float | None = None
     reconstruction_error: float
     one_minus_cosine_squared: float
     effective_components: float
@@ -93,6 +96,8 @@ class Summary(BaseModel):
     recall: float | None
     perfect: float
     sparsity: float
+    exact_precision: float | None = None
+    exact_recall: float | None = None
     reconstruction_error: float
     one_minus_cosine_squared: float
     effective_components: float

@@ -50,10 +50,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def overview(found: Summaries, group: str, space: str) -> str:
     """Every method in one group and space, over all merges."""
     head = ["method", "precision", "recall", "perfect", "named", "effective", "error", "1 - cos²", "coefficients off by", "at most", "s", "MiB"]
+    tells = any((row := found.get(group, found.overall, space, method)) and row.exact_precision is not None for method in found.methods)
+    head += ["exact: precision", "exact: recall"] if tells else []
     rows = []
     for method in found.methods:
         if row := found.get(group, found.overall, space, method):
             measured = [row.precision, row.recall, row.perfect, row.sparsity, row.effective_components]
+            exact = [number(row.exact_precision, 2), number(row.exact_recall, 2)] if tells else []
             rows.append(
                 [
                     method,
@@ -64,6 +67,7 @@ def overview(found: Summaries, group: str, space: str) -> str:
                     percent(row.largest_coefficient_error),
                     number(row.seconds, 3),
                     number(row.memory_mib, 0),
+                    *exact,
                 ]
             )
     return table(head, rows)

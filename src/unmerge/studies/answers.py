@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from unmerge.decomposition import Decomposition
 from unmerge.decomposition.result import Absent, Component
+from unmerge.decomposition.run import DEFAULT_SPACE
 from unmerge.report.study_record import Cell
 from unmerge.solvers import Problem, Solution
 from unmerge.studies import metrics
@@ -25,6 +26,7 @@ class Answer:
     Attributes:
         named: each component's name.
         candidates: each component with the atoms that it cannot be told from.
+        exact: those of them that are claimed to be the very atoms; None where the method does not tell.
         coefficients: (n,), of the dictionary's atoms in order.
         ranking: (n,), what the method ranks atoms by.
         contributions: (n,), c_i ||v_i|| of what the reconstruction is made of.
@@ -34,6 +36,7 @@ class Answer:
 
     named: tuple[str, ...]
     candidates: tuple[Candidates, ...]
+    exact: tuple[Candidates, ...] | None
     coefficients: Vector
     ranking: Vector
     contributions: Vector
@@ -55,6 +58,7 @@ def of_solution(solution: Solution, problem: Problem, atoms: tuple[str, ...]) ->
     return Answer(
         named=named,
         candidates=tuple(frozenset({name}) for name in named),
+        exact=None,
         coefficients=found,
         ranking=contributions,
         contributions=contributions,
@@ -71,15 +75,21 @@ def of_decomposition(result: Decomposition, problem: Problem, atoms: tuple[str, 
     coefficients = {atom.name: atom.coefficient for atom in every}
     found = np.array([coefficients.get(name, 0.0) for name in atoms])
     contributions = found * problem.norms
+    told = result.space == DEFAULT_SPACE and all(component.identity is not None for component in result.components)
     return Answer(
         named=tuple(component.name for component in result.components),
-        candidates=tuple(frozenset({component.name, *component.group}) for component in result.components),
+        candidates=tuple(_candidates(component) for component in result.components),
+        exact=tuple(_candidates(component) for component in result.components if component.identity == "exact") if told else None,
         coefficients=found,
         ranking=_ranking(result, atoms, contributions),
         contributions=contributions,
         error=result.reconstruction_error,
         one_minus_cosine_squared=result.one_minus_cosine_squared,
     )
+
+
+def _candidates(component: Component) -> Candidates:
+    return frozenset({component.name, *component.group})
 
 
 def _ranking(result: Decomposition, atoms: tuple[str, ...], contributions: Vector) -> Vector:
@@ -121,6 +131,8 @@ def cell(
         recall=metrics.recall(answer.candidates, target.known),
         perfect=metrics.perfect(answer.candidates, target.known),
         sparsity=len(answer.named),
+        exact_precision=None if answer.exact is None else metrics.precision(answer.exact, target.known),
+        exact_recall=None if answer.exact is None else metrics.recall(answer.exact, target.known),
         reconstruction_error=answer.error,
         one_minus_cosine_squared=answer.one_minus_cosine_squared,
         effective_components=metrics.effective_number(answer.contributions),

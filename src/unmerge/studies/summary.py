@@ -22,6 +22,8 @@ def _summary(sort: tuple[str, str, str, str, str], cells: Sequence[Cell]) -> Sum
     group, merge, dtype, space, method = sort
     errors = [cell.coefficient_error for cell in cells if cell.coefficient_error is not None]
     recalls = [cell.recall for cell in cells if cell.recall is not None]
+    exact = [cell.exact_precision for cell in cells if cell.exact_precision is not None]
+    exact_recalls = [cell.exact_recall for cell in cells if cell.exact_recall is not None]
     solver = [cell.solver_seconds for cell in cells if cell.solver_seconds is not None]
     return Summary(
         group=group,
@@ -35,6 +37,8 @@ def _summary(sort: tuple[str, str, str, str, str], cells: Sequence[Cell]) -> Sum
         recall=fmean(recalls) if recalls else None,
         perfect=fmean(cell.perfect for cell in cells),
         sparsity=fmean(cell.sparsity for cell in cells),
+        exact_precision=fmean(exact) if exact else None,
+        exact_recall=fmean(exact_recalls) if exact_recalls else None,
         reconstruction_error=fmean(cell.reconstruction_error for cell in cells),
         one_minus_cosine_squared=fmean(cell.one_minus_cosine_squared for cell in cells),
         effective_components=fmean(cell.effective_components for cell in cells),
