@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format zoo bench certificate families calibration verification full-finetunes recover results audit-image audit-schema orthoreg small-proposal study second-zoo harder-zoo circuits docs docs-commands clean
+.PHONY: help demo test lint format zoo bench certificate families calibration verification full-finetunes recover recover-forms results audit-image audit-schema orthoreg small-proposal study second-zoo harder-zoo circuits docs docs-commands clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,10 @@ recover: .venv/.runtime runs/full/checkpoints  ## recover the recipes of 340 new
 	$(BIN)/python benchmarks/recover.py
 	$(BIN)/python scripts/recover_page.py
 	$(BIN)/python scripts/recover_example.py
+
+recover-forms: .venv/.runtime  ## recover the forms in which people write mergekit configurations; writes docs/recover-forms.md; goes on where it was stopped
+	$(BIN)/python benchmarks/recover_forms.py $(if $(FORM),--only "$(FORM)")
+	$(BIN)/python scripts/recover_forms_page.py
 
 results: demo  ## measure again what docs/results.md says, and write it
 	$(BIN)/python scripts/results.py

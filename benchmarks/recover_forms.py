@@ -2,8 +2,8 @@
 
     python benchmarks/recover_forms.py [--out DIR] [--json FILE] [--only PART OF A NAME] [--seconds LIMIT] [--part I/N]
 
-The forms are in recover_forms.yml. Each target is made and recovered by the command, in a process of its own; one file keeps what
-came of it, so that a run that was cut short is taken up where it stopped.
+The forms are in recover_forms.yml. Each target is made and recovered in a process of its own, forked when all libraries are loaded; one
+file keeps what came of it, so that a run that was cut short is taken up where it stopped.
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import resource
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import mergekit.merge_methods  # what a child would have to load again  # noqa: F401
+import torch
 import yaml
 
 from unmerge.core.records import environment, read_json, write_json
+from unmerge.decomposition import open_base, open_dictionary, open_vector
+from unmerge.recipes import merge
+from unmerge.recipes.recover import recover
 from unmerge.zoo.embedded import BASE, KNOWN, embedded_zoo
 
 FORMS = Path(__file__).with_suffix(".yml")
@@ -42,6 +46,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=600, help="of processor time, after which a form is stopped")
     parser.add_argument("--part", default="0/1", help="I/N: every N-th form, from the I-th on")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # a process that has threads must not be forked
     first, step = (int(number) for number in arguments.part.split("/"))
     forms: dict[str, Any] = yaml.safe_load(FORMS.read_text(encoding="utf-8"))
     files = {name: arguments.out / f"{re.sub('[^a-z0-9_]+', '-', name.lower())}.json" for name in forms}
@@ -61,12 +66,10 @@ def outcome(form: Any, folder: Path, seconds: int) -> dict[str, Any]:
     documents = [_placed(document, folder / "base") for document in (form if isinstance(form, list) else [form])]
     file = folder / "target.yml"
     file.write_text(yaml.safe_dump_all(documents, sort_keys=False), encoding="utf-8")
-    made = _run(["merge", file, "--out", folder / "target", "--seed", "1"], seconds)
+    made = _forked(lambda: merge(file, folder / "target", seed=1), seconds)
     if made["status"] != 0:
-        return {"verdict": "not made", "said": made["said"]}
-    found = _run(
-        ["recover", folder / "target", "--base", folder / "base", "--dictionary", embedded_zoo() / KNOWN, "--out", folder / "found.yml"], seconds
-    )
+        return {"verdict": "not made", **made}
+    found = _forked(lambda: _recovered(folder), seconds)
     record = read_json(folder / "found.json", "a recipe") if (folder / "found.json").exists() else {}
     kept = {key: record.get(key) for key in ("answer", "says", "method", "parameters", "identical_share", "acted", "unknown", "rivals", "looked")}
     proof = {key: value for key, value in (record.get("proof") or {}).items() if key != "by_kind"}
@@ -81,18 +84,20 @@ def verdict(documents: list[dict[str, Any]], record: Mapping[str, Any]) -> str:
     if (record.get("identical_share") or 0.0) >= REBUILT:
         return "identical"
     if last["merge_method"] in DRAWN and answer == "recipe" and record["method"] == last["merge_method"]:
-        return "read off" if _same_settings(last, record["parameters"]["models"]) else "method only"
+        settings = {model["model"].rpartition("/")[2]: model.get("parameters", {}) for model in last["models"] if model.get("parameters")}
+        return "read off" if _same_settings(settings, record["parameters"]["models"], record["scale_free"]) else "method only"
     return "part" if answer == "part of a recipe" else "wrong" if answer == "recipe" else "nothing"
 
 
-def _same_settings(document: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    """Whether weights and densities of the models are the typed ones, near enough for what is counted."""
-    for model in document["models"]:
-        settings, ours = model.get("parameters", {}), found.get(model["model"].rpartition("/")[2], {})
-        for name in ("weight", "density"):
-            if name in settings and not _near(settings[name], ours.get(name)):
-                return False
-    return True
+def _same_settings(typed: Mapping[str, Any], found: Mapping[str, Any], scale_free: bool) -> bool:
+    """Whether weights and densities of the models are the typed ones, near enough for what is counted; up to scale where that does not show."""
+    ours, theirs = ({name: settings["weight"] for name, settings in models.items() if "weight" in settings} for models in (found, typed))
+    if scale_free and all(isinstance(weight, float | int) for weight in [*ours.values(), *theirs.values()]):
+        ours, theirs = ({name: weight / sum(weights.values()) for name, weight in weights.items()} for weights in (ours, theirs))
+    densities = [{name: settings["density"] for name, settings in models.items() if "density" in settings} for models in (found, typed)]
+    return all(
+        mine.keys() == yours.keys() and all(_near(yours[name], mine[name]) for name in yours) for mine, yours in ((ours, theirs), tuple(densities))
+    )
 
 
 def _near(typed: Any, found: Any) -> bool:
@@ -113,27 +118,31 @@ def _model(name: str, base: Path) -> str:
     return f"{base}+{embedded_zoo() / KNOWN / adapter}" if plus else str(base) if model == "base" else model
 
 
-def _run(arguments: list[Any], seconds: int) -> dict[str, Any]:
-    """The command in a process of its own, with the processor time that it took and the memory that it held."""
-    limit = (
-        f"import resource, sys; resource.setrlimit(resource.RLIMIT_CPU, ({seconds}, {seconds + 5})); from unmerge.cli import main; sys.exit(main())"
-    )
-    with tempfile.TemporaryFile() as said:
-        command = [sys.executable, "-c", limit, *map(str, arguments)]
-        process = subprocess.Popen(command, stdout=said, stderr=said, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        said.seek(0)
-        lines = said.read().decode(errors="replace").strip().splitlines()
+def _recovered(folder: Path) -> None:
+    base = open_base(folder / "base")
+    recover(open_vector(folder / "target", base), open_dictionary([embedded_zoo() / KNOWN], base), base, folder / "found.yml")
+
+
+def _forked(run: Callable[[], Any], seconds: int) -> dict[str, Any]:
+    """Run something in a process of its own: how it ended, the processor time that it took and the memory that it held."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+            run()
+            status = 0
+        finally:
+            os._exit(status)
+    _, status, used = os.wait4(child, 0)
     processor = round(used.ru_utime + used.ru_stime, 1)
-    return {"status": process.returncode, "processor_seconds": processor, "peak_mb": used.ru_maxrss // 1024, "said": lines[-1] if lines else ""}
+    return {"status": os.waitstatus_to_exitcode(status), "processor_seconds": processor, "peak_mb": used.ru_maxrss // 1024}
 
 
 def _line(kept: Mapping[str, Any]) -> str:
     found = kept.get("found", {})
     share = found.get("identical_share")
-    said = found.get("says") or kept["said"]
-    return f"{kept['verdict']}: {found.get('answer')} {found.get('method')} {share} {kept.get('processor_seconds')} s; {said}"
+    return f"{kept['verdict']}: {found.get('answer')} {found.get('method')} {share} {kept.get('processor_seconds')} s; {found.get('says')}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,16 @@
-"""What a recipe is looked for in: a target, the base and the atoms, on as many of the changed tensors as are held in memory."""
+"""What a recipe is looked for in: a target, the base and the atoms, on as many of the changed tensors as are held in memory.
+
+Three dtypes meet. A merge computes in one (mergekit's ``dtype``), its values lie on the grid of one (``out_dtype``), and the file that
+holds them may be wider than that: a bfloat16 merge that was stored again in float32 still has bfloat16's values.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+import itertools
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,8 +23,8 @@ from unmerge.recipes.recipe import BASE, Recipe
 
 #: weights held in memory for each model, and weights that a quick look takes
 HELD, QUICK = 4_000_000, 60_000
-#: weights that estimates are made from
-ENOUGH = 120_000
+#: weights that estimates are made from, and values of a tensor that tell its grid
+ENOUGH, _TOLD = 120_000, 20_000
 
 
 @dataclass(frozen=True)
@@ -50,31 +57,62 @@ class Case:
     Attributes:
         inputs: the base and the dictionary.
         target: the checkpoint to explain.
-        dtype: its dtype, which a merge computes in.
+        dtype: the coarsest one that holds the target's values.
+        computed: the one that the merge computed in.
         tensors: names of the tensors that are looked at.
+        rows: of which tensors some rows only are looked at, and which; statistics of a whole tensor are not known of these.
     """
 
     inputs: Inputs
     target: Checkpoint
     dtype: torch.dtype
+    computed: torch.dtype
     tensors: tuple[str, ...]
+    rows: Mapping[str, slice] = field(default_factory=dict)
     _held: dict[tuple[str, str], Tensor] = field(default_factory=dict, repr=False, compare=False)
     #: what methods share of what they made out of a case, by key
     made_out: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def of(inputs: Inputs, target: Checkpoint, changed: Sequence[str]) -> Case:
-        """Hold evenly spaced ones of the tensors that change, as many as there is room for."""
-        sizes = {tensor: torch.Size(inputs.base.shape(tensor)).numel() for tensor in changed}
-        step = max(1, -(-sum(sizes.values()) // HELD))
-        kept = tuple(changed[::step])
-        dtype = target.read(kept[0] if kept else next(iter(target.shapes))).dtype
-        return Case(inputs, target, dtype, kept)
+        """Hold the tensors that change, where there is room for all; else evenly spaced ones of those that are not too large.
+
+        Where all are too large, some rows of each.
+        """
+        sizes = {tensor: math.prod(inputs.base.shape(tensor)) for tensor in changed}
+        kept = [tensor for tensor in changed if sizes[tensor] <= HELD // 2] if sum(sizes.values()) > HELD else list(changed)
+        rows = {} if kept else _strips(inputs.base, changed)
+        kept = kept[:: max(1, -(-sum(sizes[tensor] for tensor in kept) // HELD))] if kept else list(changed)
+        dtype = grid_of(target, kept, rows)
+        return Case(inputs, target, dtype, dtype, tuple(kept), rows)
+
+    def everywhere(self, changed: Sequence[str]) -> Case:
+        """The same on all tensors that change, some rows of each: for methods that treat every weight by itself."""
+        if set(changed) <= set(self.tensors):
+            return self
+        return replace(self, tensors=tuple(changed), rows=_strips(self.inputs.base, changed), _held={}, made_out={})
+
+    @property
+    def wider(self) -> Case | None:
+        """The same for a merge that computed in float32 and was rounded once, to the target's 16 bits; None where it is that wide."""
+        return None if self.computed.itemsize > 2 else replace(self, computed=torch.float32, _held={}, made_out={})
+
+    @cached_property
+    def stored(self) -> torch.dtype:
+        """The dtype of the target's file."""
+        return self.target.dtype(self.tensors[0])
 
     @property
     def dtype_name(self) -> str:
-        """As mergekit writes it."""
-        return str(self.dtype).removeprefix("torch.")
+        """The one that the merge computes in, as mergekit writes it."""
+        return str(self.computed).removeprefix("torch.")
+
+    def written(self, recipe: Recipe) -> Recipe:
+        """The recipe with the dtype that it writes, where that is not the one that it computes in."""
+        file = self.stored if self.computed == self.dtype else self.dtype
+        if file == self.computed or recipe.dtype != self.dtype_name:
+            return recipe
+        return replace(recipe, out_dtype=str(file).removeprefix("torch."))
 
     @property
     def quick(self) -> tuple[str, ...]:
@@ -92,6 +130,12 @@ class Case:
         return tuple(names)
 
     @property
+    def smallest(self) -> tuple[str, ...]:
+        """The smallest tensor of the quick look that the target changes."""
+        changed = (tensor for tensor in self.quick if not torch.equal(self.wanted(tensor), self.before(tensor)))
+        return tuple(itertools.islice(changed, 1)) or self.quick[:1]
+
+    @property
     def enough(self) -> tuple[str, ...]:
         """As many tensors, evenly spaced, as estimates need."""
         step = max(1, -(-sum(self.read(BASE, tensor).numel() for tensor in self.tensors) // ENOUGH))
@@ -100,20 +144,24 @@ class Case:
     def read(self, model: str, tensor: str) -> Tensor:
         """A tensor of one of the models, in the dtype of the merge; kept."""
         if (model, tensor) not in self._held:
-            self._held[model, tensor] = self.inputs.read(model, tensor, self.dtype)
+            self._held[model, tensor] = self.inputs.read(model, tensor, self.computed, self.rows.get(tensor))
         return self._held[model, tensor]
 
     def wanted(self, tensor: str) -> Tensor:
         """The target's tensor; kept."""
         if ("", tensor) not in self._held:
-            self._held["", tensor] = self.target.read(tensor).to(self.dtype)
+            self._held["", tensor] = rows_of(self.target, tensor, self.rows.get(tensor)).to(self.dtype)
         return self._held["", tensor]
 
+    def before(self, tensor: str) -> Tensor:
+        """The base's tensor as the target would have it if nothing had changed it."""
+        return self.read(BASE, tensor).to(self.dtype)
+
     def made(self, recipe: Recipe, tensor: str) -> Tensor:
-        """What a recipe makes of one tensor, in the target's dtype."""
+        """What a recipe makes of one tensor, as the target's file would have it."""
         names = dict.fromkeys([*(model.model for model in recipe.inputs), *([recipe.base] if recipe.base else [])])
         merged = forward(recipe, {name: self.read(name, tensor) for name in names}, tensor, depth_of(tensor, self.inputs.layers))
-        return merged.to(self.dtype)
+        return merged.to(self.stored).to(self.dtype)
 
     def identical(self, recipe: Recipe, tensors: Sequence[str] | None = None, spacings: float = 0.0) -> float:
         """The share of identical weights among those that differ from the base in the target or in what the recipe makes.
@@ -125,7 +173,7 @@ class Case:
         """
         same = counted = 0
         for tensor in self.tensors if tensors is None else tensors:
-            base, wanted = self.read(BASE, tensor), self.wanted(tensor)
+            base, wanted = self.before(tensor), self.wanted(tensor)
             try:
                 made = self.made(recipe, tensor)
             except ValueError:  # mergekit refuses to run it on this tensor: multislerp, where no direction is left
@@ -154,6 +202,34 @@ class Case:
             start += before.numel()
         stacked = torch.stack([torch.cat(row) for row in rows]) if rows else torch.zeros(0, start, dtype=torch.float64)
         return Flat(stacked, torch.cat(target), torch.cat(base), torch.cat(half), parts)
+
+
+def rows_of(model: Checkpoint, tensor: str, rows: slice | None) -> Tensor:
+    """Some rows of a tensor, all where none are named."""
+    return model.read(tensor) if rows is None else model.rows(tensor)[rows]
+
+
+def grid_of(target: Checkpoint, tensors: Sequence[str], rows: Mapping[str, slice]) -> torch.dtype:
+    """The coarsest dtype that holds the values of some tensors, as far as the first ones of each tell."""
+    stored = target.dtype(tensors[0] if tensors else next(name for name in target.shapes if target.is_weight(name)))
+    for coarser in (torch.bfloat16, torch.float16):
+        if coarser.itemsize < stored.itemsize or (coarser, stored) == (torch.bfloat16, torch.float16):
+            seen = (rows_of(target, tensor, rows.get(tensor)).flatten()[:_TOLD] for tensor in tensors)
+            if tensors and all(torch.equal(values.to(coarser).to(stored), values) for values in seen):
+                return coarser
+    return stored
+
+
+def _strips(base: Checkpoint, tensors: Sequence[str]) -> dict[str, slice]:
+    """Evenly spaced rows of the matrices that have many, as many as there is room for."""
+    room = max(1, min(HELD // max(1, len(tensors)), ENOUGH))
+    strips = {}
+    for tensor in tensors:
+        shape = base.shape(tensor)
+        kept = max(1, room // math.prod(shape[1:])) if len(shape) > 1 else math.inf
+        if kept < shape[0]:
+            strips[tensor] = slice(0, None, -(-shape[0] // int(kept)))
+    return strips
 
 
 def half_spacing(values: Tensor) -> Tensor:

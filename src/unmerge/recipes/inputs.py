@@ -16,6 +16,7 @@ from torch import Tensor
 from unmerge.checkpoints import Adapter, Checkpoint, Difference
 from unmerge.core.errors import need
 from unmerge.decomposition import Dictionary
+from unmerge.recipes.factors import read_pair
 from unmerge.recipes.forward import layer_of
 from unmerge.recipes.merge import linked, quiet
 from unmerge.recipes.recipe import BASE
@@ -58,9 +59,22 @@ class Inputs:
             self._opened[name] = atom.tuned if isinstance(atom, Difference) else self._merged(atom)
         return self._opened[name]
 
-    def read(self, name: str, tensor: str, dtype: torch.dtype) -> Tensor:
-        """A tensor of one of the models, as a merge in a dtype begins with it."""
-        return self.model(name).read(tensor).to(dtype)
+    def read(self, name: str, tensor: str, dtype: torch.dtype, rows: slice | None = None) -> Tensor:
+        """A tensor of one of the models, or some rows of it, as a merge in a dtype begins with it."""
+        atom = None if name == BASE or name in self._opened else self.dictionary.named(name)
+        if isinstance(atom, Adapter) and atom.is_plain and atom.start is None:
+            return self._added(atom, tensor, rows).to(dtype)
+        model = self.model(name)
+        return (model.read(tensor) if rows is None else model.rows(tensor)[rows]).to(dtype)
+
+    def _added(self, adapter: Adapter, tensor: str, rows: slice | None) -> Tensor:
+        """What PEFT makes of one tensor: the product in float32, times the scale, added and rounded once to the base's dtype."""
+        before = self.base.read(tensor) if rows is None else self.base.rows(tensor)[rows]
+        if tensor not in adapter.changes:
+            return before
+        pair = read_pair(adapter, tensor)
+        b = pair.b if rows is None else pair.b[rows]
+        return before.add_(b.float() @ pair.a.float() * pair.scale)
 
     def _merged(self, adapter: Adapter) -> Checkpoint:
         common = need("mergekit.common", "merge")

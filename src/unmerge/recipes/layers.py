@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unmerge.checkpoints import Adapter, Checkpoint
+from unmerge.checkpoints import Adapter, Checkpoint, Difference
 from unmerge.checkpoints.checkpoint import is_embedding
 from unmerge.recipes.case import half_spacing
 from unmerge.recipes.decimals import shortest
@@ -26,6 +26,8 @@ from unmerge.recipes.recipe import BASE, Input, Recipe, Slice
 
 #: a look before an adapter is merged at all: spacings that the merge may be off from its product, and the share of weights within them
 _NEAR, _LIKELY = 2.0, 0.9
+#: entries that tell by what a tensor may have been multiplied
+_TOLD = 1 << 20
 
 
 class Layer(NamedTuple):
@@ -126,10 +128,9 @@ class _Layers:
             return None
         scales: dict[str, float] = {}
         for tensor, source in pairs:
-            known = self.inputs.model(model)
-            if not known.holds(source) or known.shape(source) != self.target.shape(tensor):
+            if not self._has(model, source, tensor):
                 return None
-            own = known.read(source).to(self.dtype)
+            own = self.inputs.read(model, source, self.dtype)
             if not bool(own.any()) and not bool(self._wanted(tensor).any()):
                 continue  # zeros are any multiple of zeros
             scale = scale_of(own, self._wanted(tensor))
@@ -163,10 +164,13 @@ class _Layers:
         return all(self._same(model, tensor, tensor) for tensor in self.names.get(None, []) if is_embedding(tensor) is before)
 
     def _same(self, model: str, tensor: str, source: str) -> bool:
-        known = self.inputs.model(model)
-        if not known.holds(source) or known.shape(source) != self.target.shape(tensor):
-            return False
-        return torch.equal(known.read(source).to(self.dtype), self._wanted(tensor))
+        return self._has(model, source, tensor) and torch.equal(self.inputs.read(model, source, self.dtype), self._wanted(tensor))
+
+    def _has(self, model: str, source: str, tensor: str) -> bool:
+        """Whether a model has a tensor of the shape that one of the target's has."""
+        atom = None if model == BASE else self.inputs.dictionary.named(model)
+        known = atom.tuned if isinstance(atom, Difference) else self.inputs.base
+        return known.holds(source) and known.shape(source) == self.target.shape(tensor)
 
     def _wanted(self, tensor: str) -> Tensor:
         return self.target.read(tensor).to(self.dtype)
@@ -193,16 +197,17 @@ def _module(tensor: str) -> str:
 
 
 def scale_of(own: Tensor, wanted: Tensor) -> float | None:
-    """The shortest decimal that a tensor times it is another one, to the last bit; None where there is none."""
+    """The shortest decimal that a tensor times it is another one, to the last bit; None where there is none. Some entries say which it may be."""
     if torch.equal(own, wanted):
         return 1.0
     if not bool(wanted.any()):
         return 0.0
-    there = own != 0
-    if bool((wanted[~there] != 0).any()) or not bool(there.any()):
+    before, after = own.flatten()[:_TOLD], wanted.flatten()[:_TOLD]
+    there = before != 0
+    if bool((after[~there] != 0).any()) or not bool(there.any()):
         return None
-    ratio = wanted[there].double() / own[there].double()
-    width = half_spacing(wanted[there]) / own[there].double().abs()
+    ratio = after[there].double() / before[there].double()
+    width = half_spacing(after[there]) / before[there].double().abs()
     low, high = float((ratio - width).max()), float((ratio + width).min())
     if low > high:
         return None

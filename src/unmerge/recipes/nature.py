@@ -8,10 +8,13 @@ from enum import Enum
 import torch
 
 from unmerge.checkpoints import Difference
-from unmerge.recipes.case import half_spacing
+from unmerge.recipes.case import half_spacing, rows_of
+from unmerge.vectors.delta import LARGE
 
 #: matrices that are looked at, and how much of a low-rank change rounding may hide, over what it would by itself
 _LOOKED, _SLACK = 4, 3.0
+#: rows that are looked at for each direction, at least
+_RANKS = 4
 
 
 class Nature(Enum):
@@ -50,7 +53,14 @@ def nature(target: Difference, changed: Sequence[str], rank: int | None, compone
 
 
 def _is_low_rank(target: Difference, tensor: str, rank: int) -> bool:
-    """Whether what is beyond a rank is what rounding to the target's dtype leaves: a twelfth of the squared spacing in every weight."""
-    values = torch.linalg.svdvals(target.delta(tensor).values.double())
-    rounding = half_spacing(target.tuned.read(tensor)).square().sum() / 3
+    """Whether what is beyond a rank is what rounding to the target's dtype leaves: a twelfth of the squared spacing in every weight.
+
+    Of a large matrix some rows are looked at, which have no higher rank than the whole.
+    """
+    height, width = target.shapes[tensor]
+    step = max(1, height * width // LARGE)
+    rows = slice(0, None, step if height // step > _RANKS * rank else max(1, height // (_RANKS * rank)))
+    after, before = (rows_of(model, tensor, rows) for model in (target.tuned, target.base))
+    values = torch.linalg.svdvals(after.double() - before.double())
+    rounding = half_spacing(after).square().sum() / 3
     return float(values[rank:].square().sum()) <= _SLACK * float(rounding) + 1e-6 * float(values.square().sum())

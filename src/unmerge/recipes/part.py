@@ -66,7 +66,10 @@ def known_part(case: Case, contents: Decomposition, looked: list[str]) -> Part |
 
 def _unread(part: Part) -> Part:
     """More is left than a sum of low-rank changes leaves, and no masks could be read."""
-    apart = "what is left has every rank: random masks under what is unknown nearly everywhere, or something unknown that was trained at full rank"
+    apart = (
+        "what is left has every rank: masks whose settings differ by layer or module, random masks under what is unknown nearly everywhere, "
+        "or something unknown that was trained at full rank"
+    )
     return replace(part, rivals=[Rival(method="dare_linear", parameters=parameters_of(part.recipe), identical_share=None, apart=apart), *part.rivals])
 
 

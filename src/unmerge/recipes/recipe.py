@@ -53,6 +53,7 @@ class Recipe:
         base: the model that changes are taken from, or None.
         parameters: settings for all models.
         dtype: that mergekit computes in.
+        out_dtype: that it writes, where that is another one.
         slices: layers that are stacked, in order.
     """
 
@@ -62,6 +63,7 @@ class Recipe:
     parameters: Mapping[str, Setting] = field(default_factory=dict)
     dtype: str = "bfloat16"
     slices: tuple[Slice, ...] = ()
+    out_dtype: str | None = None
 
     @property
     def atoms(self) -> tuple[str, ...]:
@@ -98,6 +100,8 @@ class Recipe:
         if self.base is not None:
             written["base_model"] = place[self.base]
         written["dtype"] = self.dtype
+        if self.out_dtype is not None:
+            written["out_dtype"] = self.out_dtype
         if self.parameters:
             written["parameters"] = dict(self.parameters)
         if self.slices:

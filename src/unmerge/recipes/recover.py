@@ -122,10 +122,10 @@ def _of_checkpoint(target: Difference, inputs: Inputs, watch: Watch, masks: Path
     tried = list(dict.fromkeys([*([names] if names else []), *sets(clearness(products))]))
     masked = [names] if names and contents.unexplained.components else tried
     case, looked = Case.of(inputs, target.tuned, touched), list[str]()
-    found = search(case, tried, masked, looked)
-    answer = _recipe(case, found) if found else _rest(case, target, contents, changed, looked)
+    found = search(case, touched, tried, masked, looked)
+    answer = _recipe(found) if found else _rest(case, target, contents, changed, looked)
     if found and found[0].drawn is not None and masks is not None:
-        write_masks(case, found[0].drawn, masks)
+        write_masks(found[0].case, found[0].drawn, masks)
     return {**answer, "looked": looked, "skipped": skipped}
 
 
@@ -147,11 +147,12 @@ def _stack(target: Difference, inputs: Inputs, stack: Stack) -> dict[str, Any]:
     }
 
 
-def _recipe(case: Case, found: Sequence[Candidate]) -> dict[str, Any]:
+def _recipe(found: Sequence[Candidate]) -> dict[str, Any]:
     """The best candidate, proven, and the others beside it."""
     first, *others = found
+    case = first.case
     configuration = first.recipe.configuration(case.inputs.place)
-    proof = prove(configuration, case.target, case.inputs.base) if first.drawn is None else _by_reading(case, first)
+    proof = prove(configuration, case.target, case.inputs.base) if first.drawn is None else _by_reading(first)
     return {
         "answer": FOUND,
         "method": first.recipe.method,
@@ -193,10 +194,10 @@ def _rest(case: Case, target: Difference, contents: Decomposition, changed: Sequ
     }
 
 
-def _by_reading(case: Case, candidate: Candidate) -> Proof:
+def _by_reading(candidate: Candidate) -> Proof:
     reading = candidate.drawn
     assert reading is not None
-    return Proof(reconstruction_error=reading.error, explained=reading.explained, telling=reading.telling, decoys=decoys(case, reading))
+    return Proof(reconstruction_error=reading.error, explained=reading.explained, telling=reading.telling, decoys=decoys(candidate.case, reading))
 
 
 def _rival(first: Candidate, other: Candidate) -> Rival:

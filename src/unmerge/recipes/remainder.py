@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import torch
 
-from unmerge.recipes.case import Case, half_spacing
+from unmerge.recipes.case import Case, half_spacing, rows_of
 
 #: so often the coarser of two roundings, the target's and that of the models as they are stored: every model that was merged brings its own,
 #: times the square of its weight; and beside that so often the target's, whose sums in float32 round more than itself
@@ -32,6 +32,6 @@ def is_low_rank(case: Case, coefficients: Mapping[str, float], rank: int) -> boo
         shape = case.wanted(tensor).shape
         if len(shape) == 2 and min(shape) > rank:
             left += float(torch.linalg.svdvals(rest[part].reshape(shape))[rank:].square().sum())
-            half, stored = flat.half[part], half_spacing(case.inputs.base.read(tensor)).flatten()
+            half, stored = flat.half[part], half_spacing(rows_of(case.inputs.base, tensor, case.rows.get(tensor))).flatten()
             allowed += float((_ROUNDINGS * torch.maximum(half, stored).square() + _SUMS[case.dtype] * half.square()).sum()) / 3
     return allowed > 0 and left <= allowed

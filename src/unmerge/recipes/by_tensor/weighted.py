@@ -72,7 +72,7 @@ def weighted(case: Case, atoms: Sequence[str], ways: Iterable[Way], models: Sequ
         if way in likely and shares[way] >= shares[likely[0]] - _WORSE and (patterns := way.patterns(case, atoms, models)):
             recipe = (settled_scale if way.scale_free else settled)(case, way.build, patterns)
             share = case.identical(recipe, case.quick)
-            if share < DONE and way.rounded is not None and case.dtype.itemsize == 2:
+            if share < DONE and way.rounded is not None and case.computed.itemsize == 2:
                 recipe = _on_grid(case, way, way.rounded, patterns)
                 share = case.identical(recipe, case.quick)
             hopeless = case.dtype.itemsize == 2 and share < _HOPEFUL

@@ -12,7 +12,6 @@ from unmerge.recipes.case import Case
 from unmerge.recipes.chance.drawn import Drawn
 from unmerge.recipes.chance.masks import sums_of
 from unmerge.recipes.chance.reading import changes_of, share_explained, telling
-from unmerge.recipes.recipe import BASE
 from unmerge.recipes.swapped import swapped
 
 #: entries of a tensor that decoys are tried on
@@ -30,7 +29,7 @@ def _explained(case: Case, atoms: tuple[str, ...], found: Drawn, tensors: list[s
     for tensor in tensors:
         acting = found.acting[tensor]
         tells = telling(case, tensor, sums_of(changes_of(case, atoms, tensor).double(), acting.law))
-        places = torch.nonzero(tells & (case.wanted(tensor) != case.read(BASE, tensor)).reshape(-1))[:, 0]
+        places = torch.nonzero(tells & (case.wanted(tensor) != case.before(tensor)).reshape(-1))[:, 0]
         hits += share_explained(case, atoms, tensor, acting, places[:_TOLD]) * len(places[:_TOLD])
         told += len(places[:_TOLD])
     return hits / max(told, 1)

@@ -21,7 +21,7 @@ from unmerge.recipes.chance.masks import Law, by_rank, line, posterior
 from unmerge.recipes.chance.reading import PRECISION, Acting, read_off, sample_of
 from unmerge.recipes.chance.scale import scale_of
 from unmerge.recipes.chance.settled import Settled, settled
-from unmerge.recipes.recipe import BASE
+from unmerge.recipes.recipe import BASE, Setting
 from unmerge.recipes.weights import Rule
 
 #: shares explained, distances from a line over ranks, and a share kept that is all, beyond which no masks were drawn
@@ -36,7 +36,7 @@ class Drawn:
         atoms: names, n of them.
         rule: how kept changes are combined.
         weights: (n,) that acted; under a rule that normalises up to scale.
-        typed: the shortest decimals that act so.
+        typed: the shortest decimals that act so; gradients, where they differ by layer.
         density: (n,) share kept.
         epsilon: (n,) how much likelier than average the largest entries of a row are kept.
         straight: largest distance of the shares kept from a line over ranks.
@@ -52,7 +52,7 @@ class Drawn:
     atoms: tuple[str, ...]
     rule: Rule
     weights: Tensor
-    typed: tuple[float, ...]
+    typed: tuple[Setting, ...]
     density: Tensor
     epsilon: Tensor
     straight: float

@@ -74,7 +74,7 @@ def sample_of(case: Case, atoms: Sequence[str], tensor: str) -> Sample:
 
 def fineness(case: Case, sample: Sample, tensor: str) -> Tensor:
     """(N,) the base's spacing over the atoms' changes: small where the dtype's grid is fine; infinite where an atom leaves the base."""
-    spacing = 2 * half_spacing(case.read(BASE, tensor)).reshape(-1)
+    spacing = 2 * half_spacing(case.before(tensor)).reshape(-1)
     return torch.where((sample.changes != 0).all(0), spacing / sample.changes.abs().sum(0).clamp(min=1e-300), torch.inf)
 
 
@@ -94,7 +94,7 @@ def read_off(case: Case, atoms: Sequence[str], tensor: str, acting: Acting, foun
     slack = _slack(case.dtype, wanted, kept)
 
     def made(places: Tensor, masks: Tensor) -> Tensor:
-        return merged(base[places], kept[:, places] * masks, acting.weights, acting.law.rule, acting.factor)
+        return merged(base[places], kept[:, places] * masks, acting.weights, acting.law.rule, acting.factor).to(case.dtype)
 
     everywhere = torch.arange(len(base))
     chosen = found.near.argmax(0)
@@ -107,7 +107,7 @@ def read_off(case: Case, atoms: Sequence[str], tensor: str, acting: Acting, foun
         better = ((trial.double() - wanted[left].double()).abs() <= slack[left]) & (found.near[way, left] > best)
         best = torch.where(better, found.near[way, left], best)
         chosen[left[better]], result[left[better]], explained[left[better]] = way, trial[better], True
-    return Reading(ways[chosen].T.bool(), result, explained, wanted != base, telling(case, tensor, found.sums))
+    return Reading(ways[chosen].T.bool(), result, explained, wanted != base.to(case.dtype), telling(case, tensor, found.sums))
 
 
 def share_explained(case: Case, atoms: Sequence[str], tensor: str, acting: Acting, places: Tensor) -> float:
@@ -116,7 +116,7 @@ def share_explained(case: Case, atoms: Sequence[str], tensor: str, acting: Actin
     kept = weighed(changes_of(case, atoms, tensor)[:, places], acting.rescales, acting.weights)
     ways = patterns(len(atoms)).to(kept.dtype)
     every = (kept[:, None, :] * ways.T[:, :, None]).reshape(len(atoms), -1)
-    made = merged(base.repeat(len(ways)), every, acting.weights, acting.law.rule, acting.factor).reshape(len(ways), -1)
+    made = merged(base.repeat(len(ways)), every, acting.weights, acting.law.rule, acting.factor).to(case.dtype).reshape(len(ways), -1)
     hit = ((made.double() - wanted.double()).abs() <= _slack(case.dtype, wanted, kept)).any(0)
     return float(hit.double().mean()) if len(places) else 0.0
 

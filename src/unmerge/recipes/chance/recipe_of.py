@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from unmerge.recipes.case import Case
-from unmerge.recipes.recipe import BASE, Input, Recipe
+from unmerge.recipes.recipe import BASE, Input, Recipe, Setting
 from unmerge.recipes.weights import Rule
 
 #: epsilon from which masks depend on magnitude, mergekit's own, and how near one counts as it
@@ -36,7 +36,7 @@ class Masks(Protocol):
     @property
     def atoms(self) -> tuple[str, ...]: ...
     @property
-    def typed(self) -> tuple[float, ...]: ...
+    def typed(self) -> tuple[Setting, ...]: ...
     @property
     def rule(self) -> Rule: ...
     @property

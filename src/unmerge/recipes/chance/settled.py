@@ -42,9 +42,9 @@ def settled(case: Case, atoms: Sequence[str], found: Learned, scale: Scale) -> S
     few = list(alone)[:: max(1, len(alone) // _TRIED)]
 
     def acting(tensor: str, typed: Sequence[float]) -> Acting:
-        weights, law = torch.tensor(typed, dtype=torch.float64).to(case.dtype), alone[tensor]
+        weights, law = torch.tensor(typed, dtype=torch.float64).to(case.computed), alone[tensor]
         rescales = law.factors / (scale.factor if law.rule is Rule.NORMALISED else weights.double()) if scale.rescaled else torch.ones(len(atoms))
-        return Acting(law, weights, rescales.to(case.dtype), scale.factor)
+        return Acting(law, weights, rescales.to(case.computed), scale.factor)
 
     def share(typed: Sequence[float]) -> float:
         return sum(share_explained(case, atoms, tensor, acting(tensor, typed), places[tensor]) for tensor in few) / len(few)
@@ -52,11 +52,11 @@ def settled(case: Case, atoms: Sequence[str], found: Learned, scale: Scale) -> S
     values = [float(value) for value in scale.weights]
     if next(iter(alone.values())).rule is Rule.NORMALISED:
         tolerance = max(float(scale.loose.max()), 1e-6)
-        likely = [*itertools.islice(scaled(values, tolerance), _SCALES if case.dtype in _NARROW else 1), tuple(values)]
-        typed = likely[0] if case.dtype not in _NARROW else _at_some_scale(likely, values, case.dtype, share)
+        likely = [*itertools.islice(scaled(values, tolerance), _SCALES if case.computed in _NARROW else 1), tuple(values)]
+        typed = likely[0] if case.computed not in _NARROW else _at_some_scale(likely, values, case.computed, share)
     else:
         typed = tuple(shortest(value * (1 - width), value * (1 + width)) for value, width in zip(values, scale.loose.tolist(), strict=True))
-        typed = _coordinates(typed, values, scale.loose.tolist(), case.dtype, share) if case.dtype in _NARROW else typed
+        typed = _coordinates(typed, values, scale.loose.tolist(), case.computed, share) if case.computed in _NARROW else typed
     return Settled(typed, scale.rescaled, {tensor: _stepped(case, atoms, tensor, acting(tensor, typed), places[tensor]) for tensor in alone})
 
 
@@ -96,14 +96,14 @@ def _coordinates(
 def _stepped(case: Case, atoms: Sequence[str], tensor: str, acting: Acting, places: torch.Tensor) -> Acting:
     """Rescales in a narrow dtype, moved by a step of it where more entries then are a sum."""
     best = share_explained(case, atoms, tensor, acting, places)
-    if case.dtype not in _NARROW:
+    if case.computed not in _NARROW:
         return acting
     for place in range(len(atoms)):
         for towards in (0.0, torch.inf):
             if best >= _ALL:
                 return acting
             rescales = acting.rescales.clone()
-            rescales[place] = torch.nextafter(rescales[place], torch.tensor(towards, dtype=case.dtype))
+            rescales[place] = torch.nextafter(rescales[place], torch.tensor(towards, dtype=case.computed))
             changed = replace(acting, rescales=rescales)
             if (found := share_explained(case, atoms, tensor, changed, places)) > best:
                 acting, best = changed, found

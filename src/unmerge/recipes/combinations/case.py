@@ -6,34 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from unmerge.checkpoints import Adapter
-from unmerge.checkpoints.forms import EMBEDDING_LORA, LORA
-from unmerge.vectors import LowRank
+from unmerge.recipes.factors import Pair, has_pair, read_pair
 
 #: entries of factors that estimates are made from, and of products
 _FACTORS, _PRODUCTS = 400_000, 200_000
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The factors of one module: dW = scale B A, transposed where the base stores the module so.
-
-    Attributes:
-        b: (out, r).
-        a: (r, in).
-        scale: alpha / r, or alpha / sqrt(r).
-    """
-
-    b: Tensor
-    a: Tensor
-    scale: float
-
-    @property
-    def change(self) -> LowRank:
-        """dW, in float64."""
-        return LowRank(self.b.double() * self.scale, self.a.double())
 
 
 @dataclass(frozen=True)
@@ -86,16 +64,3 @@ class AdapterCase:
         if (key, tensor) not in self._held:
             self._held[key, tensor] = read_pair(adapter, tensor)
         return self._held[key, tensor]
-
-
-def has_pair(adapter: Adapter, tensor: str) -> bool:
-    """Whether an adapter changes a tensor by a product of two factors."""
-    change = adapter.changes.get(tensor)
-    return change is not None and change.form in (LORA, EMBEDDING_LORA) and change.start is None
-
-
-def read_pair(adapter: Adapter, tensor: str) -> Pair:
-    """The factors of one tensor, in the dtype that they are stored in."""
-    change = adapter.changes[tensor]
-    a, b = (change.keys[part] for part in sorted(change.keys))  # lora_A..., lora_B...
-    return Pair(adapter.files.read(b), adapter.files.read(a), adapter.config.scale_of(change.module))

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from unmerge.recipes.combinations.case import AdapterCase, Pair
+from unmerge.recipes.combinations.case import AdapterCase
+from unmerge.recipes.factors import Pair
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from unmerge.recipes.combinations.call import Call
-from unmerge.recipes.combinations.case import AdapterCase, Pair
+from unmerge.recipes.combinations.case import AdapterCase
 from unmerge.recipes.combinations.standin import combined
+from unmerge.recipes.factors import Pair
 from unmerge.recipes.proof import Compared, counted, gathered
 from unmerge.recipes.record import KindProof, Proof
 from unmerge.vectors import LowRank

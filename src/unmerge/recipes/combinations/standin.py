@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unmerge.checkpoints.adapter_config import AdapterConfig
 from unmerge.core.errors import need
 from unmerge.recipes.combinations.call import Call
-from unmerge.recipes.combinations.case import Pair
+from unmerge.recipes.factors import Pair
 
 _MADE = "combined by unmerge"
 

@@ -89,9 +89,9 @@ def _near(fits: Sequence[Fit], most: float) -> list[Fit]:
 
 def _numbers(case: Case, flat: Flat, ranked: Ranked | None, found: Fit) -> Numbers:
     kept = ranked.kept([band.settings for band in found.bands]) if ranked else torch.ones_like(flat.atoms, dtype=torch.bool)
-    deltas = _deltas(flat, kept, found.rescaled, case.dtype)
+    deltas = _deltas(flat, kept, found.rescaled, case.computed)
     weighing = fit(flat, deltas.double(), found.weighing.rule, _SHARPER[-1][0] * _size(flat))
-    base = flat.base.to(case.dtype)
+    base = flat.base.to(case.computed)
     sums = Sums(deltas, base, (flat.base + flat.target).to(case.dtype), weighing.rule is not Rule.SUM, weighing.rule is Rule.NORMALISED)
     return typed(sums, weighing)
 

@@ -24,8 +24,8 @@ NEAR = {torch.bfloat16: 4e-3, torch.float16: 1e-3, torch.float32: 1e-6, torch.fl
 _FEW, _MANY = 2048, 16_384
 #: a share of identical weights from which nothing is left to gain, and one below which more was done than weighing
 _DONE, _DOUBTFUL = 0.99999, 0.9995
-#: scales of weights that are tried, together, cells to either side, passes over the weights
-_SCALES, _TOGETHER, _CELLS, _ROUNDS = 20_000, 500, 3, 8
+#: scales of weights that are tried, together, cells to either side or decimals nearby, passes over the weights
+_SCALES, _TOGETHER, _CELLS, _DECIMALS, _ROUNDS = 20_000, 500, 3, 24, 8
 #: trials that are moved from cell to cell
 _STARTS = 10
 #: lambdas that are tried, those nearest to 1 first: powers of two between them act the same
@@ -63,7 +63,7 @@ def typed(sums: Sums, weighing: Weighing) -> Numbers:
         sums: sparsified changes and the target.
         weighing: fitted weights.
     """
-    dtype = sums.deltas.dtype
+    dtype = sums.wanted.dtype
     moved = torch.nonzero((sums.wanted != sums.base) & (sums.deltas != 0).any(0))[:, 0]
     sample = sums.some(moved[:: max(1, len(moved) // _MANY)])
     fitted = [float(weight) for weight in weighing.weights]
@@ -82,10 +82,9 @@ def typed(sums: Sums, weighing: Weighing) -> Numbers:
 
 
 def _short(values: Sequence[float], dtype: torch.dtype) -> Tensor:
-    """(2, n) the values as short decimals, and as they are."""
-    return torch.tensor(
-        [[shortest(value - abs(value) * NEAR[dtype] / 2, value + abs(value) * NEAR[dtype] / 2) for value in values], values], dtype=torch.float64
-    )
+    """(4, n) the values as short decimals, nearer and nearer, and as they are."""
+    rows = [[shortest(*sorted((value * (1 - near), value * (1 + near)))) for value in values] for near in (NEAR[dtype] / part for part in (2, 8, 32))]
+    return torch.tensor([*rows, values], dtype=torch.float64)
 
 
 def _scales(direction: Sequence[float], dtype: torch.dtype) -> Iterator[Tensor]:
@@ -147,12 +146,13 @@ def _climbed(sample: Sums, weights: Tensor, factor: float, share: float) -> tupl
         for place in range(len(weights)):
             if share >= _DONE:
                 return weights, factor, share
-            rows = weights.repeat(2 * _CELLS, 1)
-            rows[:, place] = _neighbours(weights[place], sample.deltas.dtype)
+            tried = _neighbours(weights[place], sample)
+            rows = weights.repeat(len(tried), 1)
+            rows[:, place] = tried
             shares = sample.shares(rows, factor)
             if float(shares.max()) > share:
                 share, weights = float(shares.max()), rows[int(shares.argmax())]
-        for other in nearby(factor, NEAR[sample.deltas.dtype]) if factor != 1 else ():
+        for other in nearby(factor, NEAR[sample.wanted.dtype]) if factor != 1 else ():
             if (reached := float(sample.shares(weights[None], other))) > share:
                 share, factor = reached, other
         if share == before:
@@ -160,8 +160,11 @@ def _climbed(sample: Sums, weights: Tensor, factor: float, share: float) -> tupl
     return weights, factor, share
 
 
-def _neighbours(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """The values of a dtype to either side of a number's own."""
+def _neighbours(value: Tensor, sample: Sums) -> Tensor:
+    """The values of the merge's dtype to either side of a number's own; where that is finer than the target's, decimals nearby."""
+    dtype, near = sample.deltas.dtype, NEAR[sample.wanted.dtype]
+    if dtype != sample.wanted.dtype:
+        return torch.tensor(nearby(float(value), near)[:_DECIMALS] or [float(value)], dtype=torch.float64)
     found = []
     for direction in (-torch.inf, torch.inf):
         other = value.to(dtype)

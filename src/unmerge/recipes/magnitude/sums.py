@@ -24,7 +24,7 @@ class Sums:
     Attributes:
         deltas: (n, S) sparsified changes, in the dtype of the merge.
         base: (S,).
-        wanted: (S,) of the target.
+        wanted: (S,) of the target, whose dtype may be narrower.
         elected: whether only what has the sign of the weighed sum is summed.
         normalised: whether the sum is divided by the weights that take part.
     """
@@ -63,4 +63,4 @@ class Sums:
     def shares(self, weights: Tensor, factor: float) -> Tensor:
         """(C,) the share of identical weights."""
         step = max(1, _ROOM // max(self.deltas.numel(), 1))
-        return torch.cat([(self.made(some, factor) == self.wanted).double().mean(1) for some in torch.split(weights, step)])
+        return torch.cat([(self.made(some, factor).to(self.wanted.dtype) == self.wanted).double().mean(1) for some in torch.split(weights, step)])

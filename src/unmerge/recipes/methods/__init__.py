@@ -45,12 +45,15 @@ DETERMINED: dict[str, Candidates] = {
     "sce": sce.candidates,
     "ram": ram.candidates,
     "ramplus_tl": ramplus_tl.candidates,
+    "linear or task_arithmetic by layer": by_layer.candidates,
     "nuslerp": nuslerp.candidates,
     "multislerp": multislerp.candidates,
-    "linear or task_arithmetic by layer": by_layer.candidates,
 }
 
 #: those that take seconds of search on what they nearly make
 SLOW = frozenset({"linear or task_arithmetic by layer", "nuslerp", "multislerp"})
 
-__all__ = ["DETERMINED", "SLOW", "Candidates"]
+#: those that treat every weight by itself, so that some rows of a tensor tell all that the whole would
+BY_WEIGHT = frozenset({"task_arithmetic", "linear", "linear or task_arithmetic by layer"})
+
+__all__ = ["BY_WEIGHT", "DETERMINED", "SLOW", "Candidates"]

@@ -19,12 +19,12 @@ from unmerge.recipes.recipe import Input, Recipe
 
 
 def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
-    """Either model as the base; computed in the target's dtype or in the base's."""
+    """Either model as the base; computed in the target's dtype, in the base's, or in float32, whose values all lie on the models' grid."""
     first, second = pair(atoms)
     if not second:
         return
     own = str(case.inputs.base.dtype(case.tensors[0])).removeprefix("torch.")
-    for (base, other), dtype in itertools.product(((first, second), (second, first)), dict.fromkeys((case.dtype_name, own))):
+    for (base, other), dtype in itertools.product(((first, second), (second, first)), dict.fromkeys((case.dtype_name, own, "float32"))):
         recipe = Recipe("arcee_fusion", (Input(base), Input(other)), base, dtype=dtype)
         if plausible(case, recipe):
             yield recipe

@@ -20,6 +20,8 @@ from unmerge.recipes.recipe import BASE, Input, Recipe
 
 #: a share of the base that is none
 _NONE = 2e-3
+#: numbers that a pattern may have for each that tensors have: as many would be no pattern
+_FEWER = 0.5
 
 
 def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
@@ -32,7 +34,7 @@ def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     ways = {_sum(case, atoms): tuple(atoms), _average(case, models): models}
     numbers = {way: sum(len(pattern.numbers) for pattern in way.patterns(case, atoms, weighed).values()) for way, weighed in ways.items()}
     for way in sorted(ways, key=lambda way: numbers[way]):
-        if numbers[way] > len(ways[way]):
+        if len(ways[way]) < numbers[way] <= _FEWER * len(case.tensors) * len(ways[way]):
             for recipe in weighted(case, atoms, [way], ways[way]):
                 yield recipe
                 if case.identical(recipe, case.quick) >= DONE:

@@ -88,7 +88,7 @@ def averaged(case: Case, atoms: Sequence[str], dtype: torch.dtype | None = None)
         atoms: those that are in the target.
         dtype: that means were computed in; the target's own by default.
     """
-    dtype = dtype or case.dtype
+    dtype = dtype or case.computed
     flat = case.flat(atoms, case.enough)
     flat = replace(flat, atoms=flat.atoms.to(dtype).double())
     sizes, order = flat.atoms.abs().sort(dim=0, descending=True)

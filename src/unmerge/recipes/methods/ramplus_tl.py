@@ -30,7 +30,7 @@ _ALPHAS, _RUN = (ALPHA, *(number / 10 for number in range(1, 11) if number != 2)
 
 def candidates(case: Case, atoms: Sequence[str]) -> Iterator[Recipe]:
     """Epsilon as under ram; r and alpha from how much larger changes are that stand alone."""
-    dtypes = dict.fromkeys([case.dtype, torch.bfloat16 if case.dtype is torch.float32 else case.dtype])
+    dtypes = dict.fromkeys([case.computed, torch.bfloat16 if case.dtype is torch.float32 else case.computed])
     read = [found for dtype in dtypes if (found := averaged(case, atoms, dtype)) is not None and found.stretched() >= OTHERWISE]
     recipes = [recipe(atoms, "ramplus_tl", found, **settings) for found in read for settings in _settings(found)]
     if recipes:

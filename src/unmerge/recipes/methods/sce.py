@@ -43,7 +43,7 @@ def _end(case: Case, atoms: Sequence[str], tensor: str) -> tuple[float, float]:
     base, wanted = case.read(BASE, tensor), case.wanted(tensor)
     spread = torch.var(torch.stack([case.read(atom, tensor) - base for atom in atoms]), dim=0, unbiased=False)
     varying = int(torch.count_nonzero(spread))
-    moved = spread[(wanted != base) & (spread > 0)].sort().values
+    moved = spread[(wanted != case.before(tensor)) & (spread > 0)].sort().values
     if len(moved) <= _NEIGHBOURS:
         return 0.0, 1.0
     above, before = (int((spread > moved[place]).sum()) / varying for place in (0, _NEIGHBOURS))
