@@ -143,6 +143,16 @@ def test_a_copy_of_everything_is_the_same_file(plain: Path) -> None:
     assert before.read_bytes() == after.read_bytes()
 
 
+def test_an_adapter_that_was_left_beside_the_weights_is_left_behind(plain: Path) -> None:
+    """Copied, it would be loaded on the weights that it was taken out of."""
+    for file in (plain / "atom").glob("adapter_*"):
+        shutil.copy(file, plain / "target")
+    after, record = without(plain)
+    assert torch.allclose(after[QUERY], weights(plain / "base")[QUERY], atol=1e-6)
+    assert record.left_out == ["adapter_config.json", "adapter_model.safetensors"]
+    assert not list((plain / "out").glob("adapter_*"))
+
+
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
 @pytest.mark.parametrize("modules", [["lm_head"], ["embed_tokens"], ["lm_head", "embed_tokens", "q_proj"]], ids="-".join)
 @pytest.mark.parametrize("copies", [1, 2])
