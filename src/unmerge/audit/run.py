@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from unmerge.audit.gates import Gate
 from unmerge.audit.licences import Licence, LicenceReport, Role, judge, read_licence
 from unmerge.audit.record import Audit
-from unmerge.checkpoints import Adapter, Checkpoint
+from unmerge.checkpoints import Adapter, Checkpoint, Difference
 from unmerge.checkpoints.hub import model_name
 from unmerge.core.records import environment, read_json, write_json
 from unmerge.core.staging import Stage
@@ -97,9 +97,14 @@ def run_audit(request: Request, stage: Stage, watches: Watches | None = None) ->
 def _recipe(request: Request, found: Decomposition, stage: Stage, watch: Watch) -> RecoveredRecipe | None:
     """How the components were merged."""
     base = request.base
-    if not found.components or base is None:
+    if not found.components or base is None or _is_laid_out_otherwise(request.target):
         return None
     return _kept(stage, RECIPE, RecoveredRecipe, lambda: recovered(request.target, request.dictionary, base, watch))
+
+
+def _is_laid_out_otherwise(target: Vector) -> bool:
+    """Whether something was done to the weights that mergekit does not do, so that no configuration of it makes them."""
+    return isinstance(target, Difference) and target.alignment is not None and not target.alignment.has_moved_layers_only
 
 
 def _verification(request: Request, found: Decomposition, stage: Stage, tell: Callable[[int, int], None]) -> Verification | None:

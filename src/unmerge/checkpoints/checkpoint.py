@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmerge.checkpoints.files import DTYPES, GATHER, OnDisk, TensorFiles, existing_folder
+from unmerge.checkpoints.files import DTYPES, GATHER, TensorFiles, existing_folder
 from unmerge.checkpoints.quantised import refuse_quantised
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Source, read_json
-from unmerge.vectors import Shape
+from unmerge.vectors import Rows, Shape
 
 HEAD = "lm_head.weight"
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
@@ -93,7 +93,7 @@ class Checkpoint:
         """A tensor in its own dtype; the output head of a tied model is its embedding."""
         return self.files.read(self._stored(tensor) or tensor)
 
-    def rows(self, tensor: str) -> OnDisk:
+    def rows(self, tensor: str) -> Rows:
         """A tensor that is read by rows, when they are asked for."""
         return self.files.rows(self._stored(tensor) or tensor)
 

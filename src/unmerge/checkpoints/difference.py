@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from unmerge.checkpoints.alignment import AlignedCheckpoint
 from unmerge.checkpoints.checkpoint import HEAD, Checkpoint, is_embedding, is_vocabulary
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Source
@@ -47,6 +48,7 @@ class Difference:
     def skipped(self) -> tuple[Skipped, ...]:
         """Tensors that only one side has, tensors whose vocabulary size differs, and buffers of integers."""
         skips = []
+        unlike = self.alignment.unlike if self.alignment else {}
         for tensor in self._union():
             if not self.base.holds(tensor):
                 skips.append(Skipped(tensor, "only the target has it"))
@@ -64,7 +66,14 @@ class Difference:
                         hint="give the base that the checkpoint was made from with --base",
                     )
                 skips.append(Skipped(tensor, f"vocabulary of {ours[0]} in the target, {theirs[0]} in the base"))
+            elif tensor in unlike:
+                skips.append(Skipped(tensor, unlike[tensor]))
         return tuple(skips)
+
+    @property
+    def alignment(self) -> AlignedCheckpoint | None:
+        """The tuned side in the base's coordinates, where it is stored in others."""
+        return self.tuned if isinstance(self.tuned, AlignedCheckpoint) else None
 
     def delta(self, tensor: str) -> Subtracted:
         return Subtracted(self.tuned.rows(tensor), self.base.rows(tensor))

@@ -12,6 +12,7 @@ import torch
 from unmerge.checkpoints import Adapter, Checkpoint, Difference
 from unmerge.checkpoints.adapter import WEIGHTS
 from unmerge.checkpoints.adapter_config import CONFIG, AdapterConfig
+from unmerge.checkpoints.alignment import aligned
 from unmerge.checkpoints.contents import MODEL, Contents
 from unmerge.checkpoints.files import TensorFiles, existing_folder
 from unmerge.checkpoints.formats import named_format
@@ -227,7 +228,7 @@ def _difference(folder: Path, base: Checkpoint | None) -> Difference:
     tuned = Checkpoint.open(folder)
     difference = Difference(short_name(folder), tuned, base, notes=tuned.notes)
     _ = difference.shapes  # another base is refused now, not in the middle of the work
-    return difference
+    return replace(difference, tuned=aligned(tuned, base))
 
 
 def _noted(vector: Vector, note: str) -> Vector:

@@ -145,6 +145,20 @@ class TestReport(BaseModel):
     rounding_sequence: list[str] = []
 
 
+class AlignmentOperation(BaseModel):
+    """Something that made the target's weights lie otherwise than the base's, and that was undone before they were subtracted.
+
+    Attributes:
+        operation: what had been done to the weights.
+        tensors: names of the base's tensors that it concerns.
+        detail: a sentence about it.
+    """
+
+    operation: str
+    tensors: list[str]
+    detail: str
+
+
 class SkippedTensor(BaseModel):
     """A tensor that was left out, and why."""
 
@@ -177,6 +191,7 @@ class Decomposition(BaseModel):
         norm: ||t||.
         solver: how the solver ended; None for the certificate.
         test: the certificate's; None for other methods.
+        alignment: what was undone in the target before the base was subtracted; empty where both are laid out alike.
     """
 
     model_config = ConfigDict(serialize_by_alias=True)
@@ -203,6 +218,7 @@ class Decomposition(BaseModel):
     solver: SolverReport | None = None
     test: TestReport | None = None
     skipped: list[SkippedTensor]
+    alignment: list[AlignmentOperation] = []
     base_check: BaseCheck | None
     warnings: list[str]
     seconds: float

@@ -15,6 +15,8 @@ from unmerge.decomposition.blocks import problem_of
 from unmerge.decomposition.dictionary import Dictionary, Vector, folder_of, notes_of
 from unmerge.decomposition.findings import Findings, from_certificate, from_correlation, from_solver
 from unmerge.decomposition.known_products import products_of
+from unmerge.decomposition.rearranged import operations, widened
+from unmerge.decomposition.rearranged import warnings as rearranged
 from unmerge.decomposition.result import Absent, Component, Decomposition, SkippedTensor, Unexplained
 from unmerge.decomposition.spaces import SPACES
 from unmerge.solvers import SOLVERS, Problem
@@ -72,11 +74,13 @@ def decompose(
         findings = from_certificate(dictionary, target, products, watch)
     else:
         findings = from_correlation(looks, seen)
+    findings = widened(findings, target)
     error = problem.residual_squared(findings.coefficients) / problem.norm_squared
     base_check = check_base(target, products) if isinstance(target, Difference) else None
     warnings = check_names(base, [target, *whole.atoms])
     warnings += notes_of(base, [target, *whole.atoms], whole)
     warnings += [f"{name} changes nothing, as an adapter before its training does, and was not looked for" for name in untrained]
+    warnings += rearranged(target)
     if base_check and base_check.suspicious:
         warnings.append(base_check.warning())
     named, absent = _sort(problem, findings, dictionary)
@@ -102,6 +106,7 @@ def decompose(
         solver=findings.solver,
         test=findings.test,
         skipped=[SkippedTensor(tensor=skip.tensor, reason=skip.reason) for skip in products.skipped],
+        alignment=operations(target),
         base_check=base_check,
         warnings=warnings,
         seconds=round(time.monotonic() - started, 3),

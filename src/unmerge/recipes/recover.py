@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from unmerge.checkpoints import Adapter, Checkpoint, Difference
+from unmerge.core.errors import BadInput
 from unmerge.core.records import environment, write_json, write_text
 from unmerge.decomposition import Decomposition, Dictionary, decompose, products_of
 from unmerge.decomposition.dictionary import Vector
@@ -75,6 +76,7 @@ def recovered(target: Vector, dictionary: Dictionary, base: Checkpoint, watch: W
     if isinstance(target, Adapter):
         answer = _of_adapter(target, dictionary, base, watch)
     else:
+        target = _as_stored(target)
         with tempfile.TemporaryDirectory(prefix="unmerge-") as scratch:
             answer = _of_checkpoint(target, Inputs(base, dictionary, Path(scratch)), watch, masks)
     return RecoveredRecipe(
@@ -86,6 +88,24 @@ def recovered(target: Vector, dictionary: Dictionary, base: Checkpoint, watch: W
         seconds=round(time.monotonic() - started, 3),
         environment=environment(),
     )
+
+
+def _as_stored(target: Difference) -> Difference:
+    """The target as mergekit would have to make it.
+
+    Raises:
+        BadInput: something was done to its weights that mergekit does not do.
+    """
+    if target.alignment is None:
+        return target
+    if not target.alignment.has_moved_layers_only:
+        raise BadInput(
+            expected="weights that lie as the base's do, as mergekit leaves them",
+            found=target.alignment.summary,
+            where=target.tuned.folder,
+            hint="unmerge decompose undoes this and names the components; no mergekit configuration makes the target",
+        )
+    return replace(target, tuned=target.alignment.stored)
 
 
 def _of_adapter(target: Adapter, dictionary: Dictionary, base: Checkpoint, watch: Watch) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from unmerge.checkpoints import Adapter, Checkpoint, Difference
 from unmerge.checkpoints.adapter_config import CONFIG
+from unmerge.checkpoints.alignment import StoredChange
 from unmerge.checkpoints.hub import origin
 from unmerge.checkpoints.rewrite import rewrite
 from unmerge.checkpoints.write_adapter import write_adapter
@@ -28,7 +30,7 @@ from unmerge.decomposition import Dictionary, decompose
 from unmerge.decomposition.dictionary import Vector, notes_of
 from unmerge.decomposition.run import DEFAULT_METHOD
 from unmerge.vectors import Delta, LowRank, row_slices
-from unmerge.verify.placement import Placement, Remaining, Removed, place, remaining
+from unmerge.verify.placement import Changes, Placement, Remaining, Removed, place, remaining
 from unmerge.verify.subtract import less
 
 RECORD = "ablation.json"
@@ -128,6 +130,13 @@ def ablate(target: Vector, removed: Removed, out: Path, *, as_adapter: bool = Fa
         BadInput: the target cannot be written without the components, for the reason that it says.
     """
     if as_adapter:
+        if isinstance(target, Difference) and target.alignment is not None:
+            raise BadInput(
+                expected="a target that is laid out as its base is",
+                found=target.alignment.summary,
+                where=target.tuned.folder,
+                hint="ablate the checkpoint instead (leave out --as-adapter)",
+            )
         # on an adapter it is loaded beside the adapter, so that both have one base
         base_name = _name(target.tuned.folder) if isinstance(target, Difference) else target.config.base_name or ""
         return _write_adapter(out, removed, base_name, _record(target, removed, "adapter for the target", remaining(target, removed)))
@@ -152,7 +161,8 @@ def _name(folder: Path) -> str:
 
 
 def _write_checkpoint(target: Difference, removed: Removed, out: Path, watch: Watch) -> AblationRecord:
-    tuned, placement = target.tuned, place(target.tuned, removed)
+    target, changes = _as_stored(target, removed)
+    tuned, placement = target.tuned, place(target.tuned, changes)
     others = [path for path in _plain_files(tuned.folder) if path not in tuned.files.files]
     left_out = [path.name for path in others if _is_weights(path) and path.name != _index(tuned)]
     record = _record(target, removed, "checkpoint", placement.remaining, left_out)
@@ -169,6 +179,14 @@ def _write_checkpoint(target: Difference, removed: Removed, out: Path, watch: Wa
                     shutil.copyfile(path, piece)
         write_json(stage.folder / RECORD, record)
     return record
+
+
+def _as_stored(target: Difference, removed: Removed) -> tuple[Difference, Changes]:
+    """The target as its files hold it, and the components in the same coordinates."""
+    view = target.alignment
+    if view is None:
+        return target, removed
+    return replace(target, tuned=view.stored), [(StoredChange(vector, view), coefficient) for vector, coefficient in removed]
 
 
 def _replaced(target: Difference, placement: Placement, name: str) -> Iterable[Tensor] | None:

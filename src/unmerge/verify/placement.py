@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from unmerge.checkpoints import Adapter, Checkpoint, Difference
+from unmerge.checkpoints.alignment import StoredChange
 from unmerge.checkpoints.checkpoint import is_vocabulary
 from unmerge.core.errors import BadInput
 from unmerge.decomposition.dictionary import Vector
@@ -21,6 +22,8 @@ from unmerge.vectors import Delta
 from unmerge.verify.subtract import fits
 
 Removed = Sequence[tuple[Vector, float]]
+#: the same, where a component may be seen in the coordinates of its target
+Changes = Sequence[tuple[Vector | StoredChange, float]]
 
 
 class Remaining(BaseModel):
@@ -44,7 +47,7 @@ class Remaining(BaseModel):
 class Part:
     """One change of a component, with its coefficient."""
 
-    vector: Vector
+    vector: Vector | StoredChange
     tensor: str
     coefficient: float
 
@@ -67,7 +70,7 @@ class Placement:
     remaining: list[Remaining]
 
 
-def place(target: Checkpoint, removed: Removed) -> Placement:
+def place(target: Checkpoint, removed: Changes) -> Placement:
     """Find the stored tensors that components change.
 
     Args:
@@ -111,7 +114,7 @@ def remaining(target: Vector, removed: Removed) -> list[Remaining]:
     return [Remaining(component=vector.name, tensor=skip.tensor, reason=skip.reason) for vector, _ in removed for skip in vector.skipped]
 
 
-def _skipped(target: Checkpoint, vector: Vector) -> Iterator[Remaining]:
+def _skipped(target: Checkpoint, vector: Vector | StoredChange) -> Iterator[Remaining]:
     """The tensors that a component was read without, where the target has weights of that name."""
     for skip in vector.skipped:
         names = target.copies(skip.tensor)

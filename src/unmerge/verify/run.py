@@ -82,6 +82,7 @@ def verify(
         BadInput: a chosen component that was not found, components without any task, or a model that does not fit.
     """
     started = time.monotonic()
+    _refuse_other_layout(request.target)
     found, without_task = components(request)
     if not found:
         return _record(request, suite, [], without_task, items, started)
@@ -224,6 +225,16 @@ def _job(request: Request, found: Sequence[Found]) -> Any:
     atoms = {atom.name: atom.source().sha256 for atom in request.dictionary.atoms}
     coefficients = {one.name: one.coefficient for one in found}
     return [request.target.source().sha256, request.base.source().sha256, atoms, coefficients, request.seed, environment().versions]
+
+
+def _refuse_other_layout(target: Vector) -> None:
+    if isinstance(target, Difference) and target.alignment is not None:
+        raise BadInput(
+            expected="a target that is laid out as its base is, to take components out of in memory",
+            found=target.alignment.summary or "tensors that are not the base's",
+            where=target.tuned.folder,
+            hint="unmerge ablate takes them out of it as it is; measure the two checkpoints, and audit without --tasks",
+        )
 
 
 def _loaded(request: Request) -> tuple[Any, Any]:

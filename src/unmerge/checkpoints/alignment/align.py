@@ -52,18 +52,22 @@ def _otherwise(target: Checkpoint, base: Checkpoint) -> set[str]:
 
 
 def _unlike(target: Checkpoint, base: Checkpoint, tensors: set[str]) -> dict[str, str]:
-    """Matrices that are still not the base's, unless most are not: then it is another base, which is said of the whole target."""
-    cosines = {name: cosine for name in tensors if (cosine := _cosine(target, base, name)) < ALIKE}
-    if 2 * len(cosines) >= len(list(both(target, base))):
+    """Matrices that are still not the base's, unless more are not than are: then it is another base, which is said of the whole target."""
+    cosines = {name: _cosine(target, base, name) for name in tensors}
+    unlike = {name: cosine for name, cosine in cosines.items() if cosine < ALIKE and _is_flat(target, base, name)}
+    alike = sum(cosine >= ALIKE for cosine in cosines.values()) + sum(name not in tensors for name in both(target, base))
+    if len(unlike) >= alike:
         return {}
-    return {name: f"its rows are not the base's in any order or scale that was tried (cosine {cosine:.2f})" for name, cosine in cosines.items()}
+    return {name: f"its rows are not the base's in any order or scale that was tried (cosine {cosine:.2f})" for name, cosine in unlike.items()}
 
 
 def _cosine(target: Checkpoint, base: Checkpoint, tensor: str) -> float:
-    """Of some rows; 1 where the difference is of low rank, as an adapter's is, however large."""
+    """Of some rows."""
     after, before = some_rows(target, tensor, _LOOKED), some_rows(base, tensor, _LOOKED)
-    cosine = float((after * before).sum() / (after.norm() * before.norm()).clamp_min(1e-30))
-    if cosine >= ALIKE:
-        return cosine
-    squares = torch.linalg.svdvals(after - before).square()
-    return cosine if float(squares[len(squares) // 2 :].sum()) > _FLAT * float(squares.sum()) else 1.0
+    return float((after * before).sum() / (after.norm() * before.norm()).clamp_min(1e-30))
+
+
+def _is_flat(target: Checkpoint, base: Checkpoint, tensor: str) -> bool:
+    """Whether the difference of some rows has no low rank, as an adapter's has however large it is."""
+    squares = torch.linalg.svdvals(some_rows(target, tensor, _LOOKED) - some_rows(base, tensor, _LOOKED)).square()
+    return float(squares[len(squares) // 2 :].sum()) > _FLAT * float(squares.sum())

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from unmerge.checkpoints.alignment.tensor_map import AlignedRows, TensorMap
 from unmerge.checkpoints.checkpoint import Checkpoint
-from unmerge.checkpoints.files import TensorFiles
-from unmerge.core.records import Source
-from unmerge.vectors import Shape
+from unmerge.vectors import Rows, Shape
 
-#: dtypes as safetensors names them, for values that a view computes
-_NAMES = {torch.float64: "F64", torch.float32: "F32"}
+#: the one operation that mergekit does as well
+MOVED = "layers moved"
 
 
 @dataclass(frozen=True)
@@ -36,73 +33,62 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class AlignedFiles(TensorFiles):
-    """Tensor files under the base's names and in its coordinates.
-
-    Attributes:
-        stored: the files as they are.
-        ways: by name in the base.
-    """
-
-    stored: TensorFiles = field(kw_only=True)
-    ways: Mapping[str, TensorMap] = field(kw_only=True)
-
-    @cached_property
-    def shapes(self) -> Mapping[str, Shape]:
-        return {name: self.stored.shapes[way.stored] for name, way in self.ways.items()}
-
-    def dtype(self, name: str) -> str:
-        way = self.ways[name]
-        if not self.stored.is_weight(way.stored):
-            return self.stored.dtype(way.stored)
-        return _NAMES.get(self.rows(name).dtype, self.stored.dtype(way.stored))
-
-    def is_weight(self, name: str) -> bool:
-        return self.stored.is_weight(self.ways[name].stored)
-
-    def rows(self, name: str) -> Any:
-        way = self.ways[name]
-        found = self.stored.rows(way.stored)
-        return found if way.is_identity else AlignedRows(found, way)
-
-    def source(self, *extra: Path) -> Source:
-        return self.stored.source(*extra)
-
-
-@dataclass(frozen=True)
 class AlignedCheckpoint(Checkpoint):
-    """A checkpoint in its base's coordinates.
+    """A checkpoint in its base's coordinates; its files stay as they are.
 
     Attributes:
-        stored: the checkpoint as it is.
+        stored: the checkpoint without the view.
+        ways: from the stored tensors to the aligned ones, by name in the base.
         operations: what was undone.
         unlike: tensors that nothing tried brings near the base's, with the reason; they are left out.
-        copies: the base's name for each stored tensor that is there twice, and is read from its first copy.
+        twins: the base's name for each stored tensor that is there twice, and is read from its first copy.
     """
 
-    files: AlignedFiles
     stored: Checkpoint = field(kw_only=True)
+    ways: Mapping[str, TensorMap] = field(kw_only=True)
     operations: tuple[Operation, ...] = ()
     unlike: Mapping[str, str] = field(default_factory=dict)
-    copies: Mapping[str, str] = field(default_factory=dict)
+    twins: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def of(stored: Checkpoint) -> AlignedCheckpoint:
         """The view that changes nothing yet."""
-        return AlignedCheckpoint(stored.folder, stored.config, _view(stored, {name: TensorMap(name) for name in stored.shapes}), stored=stored)
+        ways = {name: TensorMap(name) for name in stored.shapes}
+        return AlignedCheckpoint(**{one.name: getattr(stored, one.name) for one in fields(stored)}, stored=stored, ways=ways)
+
+    @cached_property
+    def shapes(self) -> Mapping[str, Shape]:
+        """The shape of every tensor that is read; a tied output head is not among them, nor is what is left out."""
+        return {name: self.stored.shapes[way.stored] for name, way in self.ways.items()}
+
+    def read(self, tensor: str) -> Tensor:
+        return self.rows(tensor)[...]
+
+    def rows(self, tensor: str) -> Rows:
+        way = self.way(tensor)
+        found = self.stored.rows(way.stored)
+        return found if way.is_identity else AlignedRows(found, way)
+
+    def is_weight(self, tensor: str) -> bool:
+        return self.stored.is_weight(self.way(tensor).stored)
+
+    def dtype(self, tensor: str) -> torch.dtype:
+        return self.rows(tensor).dtype
 
     def way(self, tensor: str) -> TensorMap:
-        """From the stored tensor to an aligned one."""
-        return self.files.ways[tensor]
+        """From the stored tensor to an aligned one that is held."""
+        return self.ways[self._stored(tensor) or tensor]
+
+    @property
+    def has_moved_layers_only(self) -> bool:
+        """Whether every layer has the base's weights as they lie there, so that mergekit can have made the target."""
+        return all(operation.operation == MOVED for operation in self.operations)
+
+    @property
+    def summary(self) -> str:
+        """What was undone, in a line."""
+        return "; ".join(f"{operation.operation} ({operation.detail})" for operation in self.operations)
 
     def changed(self, ways: Mapping[str, TensorMap], operation: Operation) -> AlignedCheckpoint:
         """The same with other ways to some tensors, because of an operation."""
-        return replace(self, files=_view(self.stored, {**self.files.ways, **ways}), operations=(*self.operations, operation))
-
-    def only(self, ways: Mapping[str, TensorMap], copies: Mapping[str, str], operation: Operation) -> AlignedCheckpoint:
-        """The same with these tensors alone, and more copies."""
-        return replace(self, files=_view(self.stored, ways), copies={**self.copies, **copies}, operations=(*self.operations, operation))
-
-
-def _view(stored: Checkpoint, ways: Mapping[str, TensorMap]) -> AlignedFiles:
-    return AlignedFiles(stored.files.folder, {name: stored.files.place[way.stored] for name, way in ways.items()}, stored=stored.files, ways=ways)
+        return replace(self, ways={**self.ways, **ways}, operations=(*self.operations, operation))

@@ -9,19 +9,19 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmerge.checkpoints.alignment.aligned_checkpoint import AlignedCheckpoint, Operation
+from unmerge.checkpoints.alignment.aligned_checkpoint import MOVED, AlignedCheckpoint, Operation
 from unmerge.checkpoints.alignment.matching import ALIKE
 from unmerge.checkpoints.alignment.sample import matrices, some_rows
 from unmerge.checkpoints.alignment.tensor_map import TensorMap
 from unmerge.checkpoints.checkpoint import Checkpoint
 from unmerge.core.errors import BadInput
 
-MOVED = "layers moved"
 _LAYER = re.compile(r"^(.*?)\.(\d+)\.(.+)$")
 
 
@@ -74,9 +74,9 @@ def _place_stack(target: AlignedCheckpoint, base: Checkpoint, stack: str) -> Ali
 
 
 def _renamed(target: AlignedCheckpoint, base: Checkpoint, stack: str, places: Mapping[int, int], shown: str) -> AlignedCheckpoint:
-    first = {place: layer for layer, place in reversed(places.items())}
+    first = {place: layer for layer, place in sorted(places.items(), reverse=True)}
     ways: dict[str, TensorMap] = {}
-    copies: dict[str, str] = {}
+    twins: dict[str, str] = {}
     for tensor in target.shapes:
         found = layer_of(tensor)
         if not found or found[0] != stack:
@@ -86,27 +86,21 @@ def _renamed(target: AlignedCheckpoint, base: Checkpoint, stack: str, places: Ma
             if first[places[found[1]]] == found[1]:
                 ways[name] = target.way(tensor)
             else:
-                copies[target.way(tensor).stored] = name
+                twins[target.way(tensor).stored] = name
+    there = {found[1] for tensor in base.shapes if (found := layer_of(tensor)) and found[0] == stack}
     repeated = [layer for layer, place in places.items() if first[place] != layer]
     different = [layer for layer in repeated if not _equal(target, stack, layer, first[places[layer]])]
-    missing = sorted({found[1] for tensor in base.shapes if (found := layer_of(tensor)) and found[0] == stack} - set(places.values()))
     detail = f"the target's layers are {shown} of the base"
-    if missing:
-        detail += f"; {_listed(missing)} of the base {'are' if len(missing) > 1 else 'is'} not in it"
-    if repeated:
-        detail += f"; the target's {_listed(repeated)} {'repeat others' if len(repeated) > 1 else 'repeats another'} and {_count(repeated)} not counted again"
-    if different:
-        detail += f", although {_listed(different)} differ{'s' if len(different) == 1 else ''} from the first copy"
+    detail += f"; left out of the base: {_listed(missing)}" if (missing := sorted(there - set(places.values()))) else ""
+    detail += f"; repeated in the target, and counted once: {_listed(repeated)}" if repeated else ""
+    detail += f"; no longer equal to the first copy: {_listed(different)}" if different else ""
     moved = tuple(name for name in ways if (found := layer_of(name)) and found[0] == stack and name != ways[name].stored)
-    return target.only(ways, copies, Operation(MOVED, moved, detail))
+    operation = Operation(MOVED, moved, detail)
+    return replace(target, ways=ways, twins={**target.twins, **twins}, operations=(*target.operations, operation))
 
 
 def _listed(layers: Sequence[int]) -> str:
     return f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}"
-
-
-def _count(layers: Sequence[int]) -> str:
-    return "are" if len(layers) > 1 else "is"
 
 
 def _equal(target: AlignedCheckpoint, stack: str, one: int, other: int) -> bool:
@@ -117,12 +111,12 @@ def _equal(target: AlignedCheckpoint, stack: str, one: int, other: int) -> bool:
 def _rows_of_layers(side: Checkpoint, base: Checkpoint, stack: str) -> dict[int, dict[str, Float[Tensor, "k m"]]]:
     """By layer, and by name there, a few rows of each matrix that a layer of the base has in the same shape."""
     shapes = {(found[2], base.shape(name)) for name in matrices(base) if (found := layer_of(name)) and found[0] == stack}
-    found: dict[int, dict[str, Tensor]] = {}
+    rows: dict[int, dict[str, Tensor]] = {}
     for name in matrices(side):
         place = layer_of(name)
         if place and place[0] == stack and (place[2], side.shape(name)) in shapes:
-            found.setdefault(place[1], {})[place[2]] = some_rows(side, name)
-    return found
+            rows.setdefault(place[1], {})[place[2]] = some_rows(side, name)
+    return rows
 
 
 def _nearest(rows: Mapping[str, Tensor], layers: Mapping[int, Mapping[str, Tensor]], same: int) -> int | None:

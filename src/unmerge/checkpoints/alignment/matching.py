@@ -79,16 +79,17 @@ def match(target: Float[Tensor, "n m"], base: Float[Tensor, "n m"]) -> Match:
 
 def _nearest(rows: Float[Tensor, "k d"], others: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " k"], Int[Tensor, " k"]]:
     """For each row the largest |cosine| with another matrix's rows, and where it is."""
-    found = [(block @ others.T).abs().max(dim=1) for block in rows.split(_BLOCK)]
+    found = [(rows[start : start + _BLOCK] @ others.T).abs().max(dim=1) for start in range(0, len(rows), _BLOCK)]
     return torch.cat([pair.values for pair in found]), torch.cat([pair.indices for pair in found])
 
 
 def _directions(values: Float[Tensor, "n m"]) -> Float[Tensor, "n d"]:
-    wide = values.float()
+    wide: Tensor = values.float()
     if wide.shape[1] > _SKETCH:
         generator = torch.Generator().manual_seed(0)
         wide = wide @ (torch.randint(0, 2, (wide.shape[1], _SKETCH), generator=generator).float() * 2 - 1)
-    return wide / wide.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    found: Tensor = wide / wide.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    return found
 
 
 def _share(cosines: Float[Tensor, " n"]) -> float:

@@ -72,16 +72,12 @@ def _matrices(target: Checkpoint, base: Checkpoint) -> Iterator[str]:
 def _fold(target: AlignedCheckpoint, base: Checkpoint, matrix: str, norms: list[str]) -> Fold | None:
     """The norm that went into a matrix, and the side where it did, by which fits best."""
     candidates = [
-        (norm, dim, ratio)
-        for norm in norms
-        for ratio in _ratios(target, base, norm)
-        for dim in (1, 0)
-        if target.shape(matrix)[dim] == len(ratio)
+        (norm, dim, ratio) for norm in norms for ratio in _ratios(target, base, norm) for dim in (1, 0) if target.shape(matrix)[dim] == len(ratio)
     ]
     if not candidates:
         return None
     after, before = (_values(side, matrix) for side in (target, base))
-    tried = [(_left(*((values if dim else values.T) for values in (after, before)), ratio), norm, dim, ratio) for norm, dim, ratio in candidates]
+    tried = [(_left(after, before, ratio) if dim else _left(after.T, before.T, ratio), norm, dim, ratio) for norm, dim, ratio in candidates]
     left, norm, dim, ratio = min(tried, key=lambda candidate: candidate[0])
     return Fold(norm, matrix, dim, ratio) if left < _LEFT else None
 
@@ -133,4 +129,5 @@ def _left(after: Float[Tensor, "n h"], before: Float[Tensor, "n h"], ratio: Floa
 
 def _lengths(values: Float[Tensor, "n h"]) -> Float[Tensor, " h"]:
     """(h,) logarithms of the columns' lengths, over rows of length 1."""
-    return (values / values.norm(dim=1, keepdim=True).clamp_min(1e-30)).norm(dim=0).clamp_min(1e-30).log()
+    found: Tensor = (values / values.norm(dim=1, keepdim=True).clamp_min(1e-30)).norm(dim=0).clamp_min(1e-30).log()
+    return found

@@ -46,5 +46,5 @@ class StoredChange:
     @cached_property
     def _tensors(self) -> Mapping[str, str]:
         """The base's name for every stored tensor that changes."""
-        names = {way.stored: name for name, way in self.target.files.ways.items()} | dict(self.target.copies)
+        names = {way.stored: name for name, way in self.target.ways.items()} | dict(self.target.twins)
         return {stored: name for stored, name in names.items() if name in self.vector.shapes}

@@ -7,7 +7,7 @@ Whatever is not given is left out of the formula. A vector has rows alone.
 
 from __future__ import annotations
 
-import math
+import itertools
 from dataclasses import dataclass, replace
 from types import EllipsisType
 
@@ -160,7 +160,7 @@ def _gathered(stored: Rows, wanted: Int[Tensor, " rows"]) -> Tensor:
     ascending = wanted.sort()
     found = torch.empty(len(wanted), *stored.shape[1:], dtype=stored.dtype)
     starts = [0, *(torch.nonzero(ascending.values.diff() != 1)[:, 0] + 1).tolist(), len(wanted)]
-    for start, end in zip(starts, starts[1:], strict=False):
+    for start, end in itertools.pairwise(starts):
         if end > start:
             first = int(ascending.values[start])
             found[ascending.indices[start:end]] = stored[first : first + end - start]

@@ -123,7 +123,7 @@ def rescale_queries(model: Model, draw: torch.Generator) -> Model:
     return model
 
 
-def fold_norms(model: Model, draw: torch.Generator) -> Model:
+def fold_norms(model: Model, _: torch.Generator | None = None) -> Model:
     """Every norm's weights multiplied into the matrices that read it; a head that was tied gets weights of its own."""
     places = {f"model.layers.{layer}": layer for layer in range(model.layers)}
     for place in places:
@@ -145,7 +145,7 @@ def rotate_stream(model: Model, draw: torch.Generator) -> Model:
     """The residual stream rotated; norms are folded first."""
     width = model.weights[EMBEDDING].shape[1]
     rotation = torch.linalg.qr(torch.randn(width, width, generator=draw, dtype=torch.float64)).Q
-    return _stream(fold_norms(model, draw), lambda values: (values.double() @ rotation).to(values.dtype))
+    return _stream(fold_norms(model), lambda values: (values.double() @ rotation).to(values.dtype))
 
 
 Operation = Callable[[Model, torch.Generator], Model]
