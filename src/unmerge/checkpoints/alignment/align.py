@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from unmerge.checkpoints.alignment.aligned_checkpoint import AlignedCheckpoint
 from unmerge.checkpoints.alignment.channels import order_channels
@@ -22,9 +24,9 @@ from unmerge.checkpoints.alignment.sample import both, lies_otherwise, some_rows
 from unmerge.checkpoints.alignment.scales import undo_scales
 from unmerge.checkpoints.checkpoint import Checkpoint
 
-#: rows by which it is judged whether anything is left that is not the base's, and the share of a difference outside the leading half of its
-#: directions that is more than an adapter leaves
-_LOOKED, _FLAT = 64, 0.1
+#: rows by which it is judged whether anything is left that is not the base's, and how much of a difference may lie outside the leading half of
+#: its directions, as a share of what the base's weights have there. Adapters have below .01, weights in another order about 1
+_LOOKED, _FLAT = 64, 0.3
 
 
 def aligned(target: Checkpoint, base: Checkpoint) -> Checkpoint:
@@ -68,6 +70,12 @@ def _cosine(target: Checkpoint, base: Checkpoint, tensor: str) -> float:
 
 
 def _is_flat(target: Checkpoint, base: Checkpoint, tensor: str) -> bool:
-    """Whether the difference of some rows has no low rank, as an adapter's has however large it is."""
-    squares = torch.linalg.svdvals(some_rows(target, tensor, _LOOKED) - some_rows(base, tensor, _LOOKED)).square()
-    return float(squares[len(squares) // 2 :].sum()) > _FLAT * float(squares.sum())
+    """Whether the difference of some rows has directions as weights have them, not a few as an adapter has, however large it is."""
+    after, before = some_rows(target, tensor, _LOOKED), some_rows(base, tensor, _LOOKED)
+    return _tail(after - before) > _FLAT * _tail(before)
+
+
+def _tail(values: Float[Tensor, "k m"]) -> float:
+    """The share of the squared norm outside the leading half of the directions."""
+    squares = torch.linalg.svdvals(values).square()
+    return float(squares[len(squares) // 2 :].sum() / squares.sum().clamp_min(1e-30))

@@ -148,6 +148,16 @@ def rotate_stream(model: Model, draw: torch.Generator) -> Model:
     return _stream(fold_norms(model), lambda values: (values.double() @ rotation).to(values.dtype))
 
 
+def take_layers(model: Model, order: Sequence[int]) -> Model:
+    """The layers in another order, some of them more than once or not at all, as mergekit's passthrough slices give them."""
+    weights = {name: values for name, values in model.weights.items() if ".layers." not in name}
+    for place, layer in enumerate(order):
+        weights |= {
+            name.replace(f".layers.{layer}.", f".layers.{place}."): values for name, values in model.weights.items() if f".layers.{layer}." in name
+        }
+    return replace(model, weights=weights, layers=len(order))
+
+
 Operation = Callable[[Model, torch.Generator], Model]
 
 OPERATIONS: dict[str, Operation] = {
