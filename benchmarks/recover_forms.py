@@ -85,14 +85,15 @@ def verdict(documents: list[dict[str, Any]], record: Mapping[str, Any]) -> str:
         return "identical"
     if last["merge_method"] in DRAWN and answer == "recipe" and record["method"] == last["merge_method"]:
         settings = {model["model"].rpartition("/")[2]: model.get("parameters", {}) for model in last["models"] if model.get("parameters")}
-        return "read off" if _same_settings(settings, record["parameters"]["models"], record["scale_free"]) else "method only"
+        divided = record["scale_free"] or bool(last.get("parameters", {}).get("normalize"))
+        return "read off" if _same_settings(settings, record["parameters"]["models"], divided) else "method only"
     return "part" if answer == "part of a recipe" else "wrong" if answer == "recipe" else "nothing"
 
 
-def _same_settings(typed: Mapping[str, Any], found: Mapping[str, Any], scale_free: bool) -> bool:
-    """Whether weights and densities of the models are the typed ones, near enough for what is counted; up to scale where that does not show."""
+def _same_settings(typed: Mapping[str, Any], found: Mapping[str, Any], divided: bool) -> bool:
+    """Whether weights (over their sum, where they are divided by it) and densities of the models are the typed ones, near enough."""
     ours, theirs = ({name: settings["weight"] for name, settings in models.items() if "weight" in settings} for models in (found, typed))
-    if scale_free and all(isinstance(weight, float | int) for weight in [*ours.values(), *theirs.values()]):
+    if divided and all(isinstance(weight, float | int) for weight in [*ours.values(), *theirs.values()]):
         ours, theirs = ({name: weight / sum(weights.values()) for name, weight in weights.items()} for weights in (ours, theirs))
     densities = [{name: settings["density"] for name, settings in models.items() if "density" in settings} for models in (found, typed)]
     return all(

@@ -13,7 +13,7 @@ import unmerge.recipes.case
 from unmerge.checkpoints import Checkpoint
 from unmerge.decomposition import open_base, open_dictionary
 from unmerge.recipes.case import Case
-from unmerge.recipes.chance.by_layer import drawn_by_layer
+from unmerge.recipes.chance.by_layer import masks_read
 from unmerge.recipes.forward import layer_of
 from unmerge.recipes.inputs import Inputs
 from unmerge.recipes.methods import BY_WEIGHT, DETERMINED
@@ -118,7 +118,7 @@ def test_random_masks_under_a_gradient(inputs: Inputs, merged: Merged) -> None:
     typed = {"parity": [0.2, 0.8], "pirate": [0.9, 0.3]}
     target = merged({}, "della_linear", models=models(inputs, weight=typed, density=dict.fromkeys(typed, 0.6)), parameters={"epsilon": 0.05})
     case = Case.of(inputs, Checkpoint.open(target), changed(inputs, "self_attn"))
-    found = drawn_by_layer(case, list(WEIGHTS))
+    found = masks_read(case, list(WEIGHTS))
     assert found is not None
     assert found.speaks
     assert dict(zip(found.atoms, found.typed, strict=True)) == {atom: pytest.approx(values, abs=0.01) for atom, values in typed.items()}

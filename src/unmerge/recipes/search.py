@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from unmerge.recipes.case import Case
-from unmerge.recipes.chance.by_layer import drawn_by_layer
-from unmerge.recipes.chance.drawn import Drawn, drawn
+from unmerge.recipes.chance.by_layer import masks_read
+from unmerge.recipes.chance.drawn import Drawn
 from unmerge.recipes.chance.recipe_of import recipe_of
 from unmerge.recipes.methods import BY_WEIGHT, DETERMINED, SLOW
 from unmerge.recipes.recipe import Recipe
@@ -70,9 +69,9 @@ def search(
                 if near < _SAME and (one is case or near >= _NEAR):
                     found += _determined(one, changed, atoms, slow, looked)
         if atoms in masked and max((candidate.share for candidate in found), default=0.0) < ANSWER:
-            for one, read in itertools.product([one.everywhere(changed) for one in cases], (drawn, drawn_by_layer)):
-                looked.append(f"random masks of {', '.join(atoms)}, computed in {one.dtype_name}{', by layer' if read is drawn_by_layer else ''}")
-                reading = read(one, atoms)
+            for one in (one.everywhere(changed) for one in cases):
+                looked.append(f"random masks of {', '.join(atoms)}, computed in {one.dtype_name}")
+                reading = masks_read(one, atoms)
                 if reading is not None and reading.speaks:
                     found.append(Candidate(one, one.written(recipe_of(one, reading)), reading.explained, drawn=reading))
                     break

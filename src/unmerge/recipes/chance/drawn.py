@@ -42,6 +42,7 @@ class Drawn:
         straight: largest distance of the shares kept from a line over ranks.
         factor: lambda, where the rule normalises.
         rescaled: whether what was kept was rescaled.
+        spread: how much the weights differ from tensor to tensor, relatively, at most.
         acting: by tensor.
         explained: share of the target's changed entries that one of the sums is, to the last bit.
         telling: the same share where few values are sums: where the dtype's grid is fine beside the atoms' changes.
@@ -58,6 +59,7 @@ class Drawn:
     straight: float
     factor: float
     rescaled: bool
+    spread: float
     acting: dict[str, Acting]
     explained: float
     telling: float
@@ -80,7 +82,10 @@ class Drawn:
 def drawn(case: Case, atoms: Sequence[str]) -> Drawn | None:
     """Recover a merge with random masks, under the likeliest of the rules; None where nothing comes of it."""
     found = learned(case, atoms)
-    return None if found is None else _read(case, tuple(atoms), found, settled(case, atoms, found, scale_of(case, found)))
+    if found is None:
+        return None
+    scale = scale_of(case, found)
+    return _read(case, tuple(atoms), found, settled(case, atoms, found, scale), scale.spread)
 
 
 def read_masks(case: Case, found: Drawn) -> dict[str, Tensor]:
@@ -102,7 +107,7 @@ def write_masks(case: Case, found: Drawn, out: Path) -> None:
     write_bytes(out, save(read_masks(case, found), settings))
 
 
-def _read(case: Case, atoms: tuple[str, ...], found: Learned, settled: Settled) -> Drawn:
+def _read(case: Case, atoms: tuple[str, ...], found: Learned, settled: Settled, spread: float) -> Drawn:
     law = next(iter(found.laws.values()))
     counts, off, norm = torch.zeros(4), 0.0, 0.0
     acting = dict(settled.acting)
@@ -131,6 +136,7 @@ def _read(case: Case, atoms: tuple[str, ...], found: Learned, settled: Settled) 
         straight=float((((kept / seen.clamp(min=1) - shares).abs() - 2 / seen.sqrt()) * (seen > 0)).max()),
         factor=first.factor,
         rescaled=settled.rescaled,
+        spread=spread,
         acting=acting,
         explained=float(counts[0] / counts[1].clamp(min=1)),
         telling=float(counts[2] / counts[3].clamp(min=1)),

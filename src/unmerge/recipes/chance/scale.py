@@ -35,12 +35,14 @@ class Scale:
         loose: (n,) how far from them the true ones may be, relatively.
         factor: lambda.
         rescaled: whether what was kept was rescaled.
+        spread: how much the weights differ from tensor to tensor, relatively, at most.
     """
 
     weights: Tensor
     loose: Tensor
     factor: float
     rescaled: bool
+    spread: float
 
 
 def scale_of(case: Case, found: Learned) -> Scale:
@@ -64,13 +66,14 @@ def scale_of(case: Case, found: Learned) -> Scale:
     acted = factors / ratio if rescaled else factors
     middle, loose = acted.median(0).values, 3 * _scatter(acted) / len(acted) ** 0.5 + PRECISION[case.dtype]
     if laws[0].rule is not Rule.NORMALISED:
-        return Scale(middle, loose, 1.0, rescaled)
+        return Scale(middle, loose, 1.0, rescaled, float(_scatter(acted).max()))
     factor = float(middle.median())
     near = max(float(loose.median()), _USUAL)
     factor = 1.0 if abs(factor - 1) < 3 * near else shortest(factor * (1 - near), factor * (1 + near))
     weights = torch.stack([law.weights for law in laws])
     middle = weights.median(0).values
-    return Scale(middle, 3 * _scatter(weights) / len(weights) ** 0.5 + 2 * PRECISION[case.dtype], factor, rescaled)
+    spread = _scatter(weights)
+    return Scale(middle, 3 * spread / len(weights) ** 0.5 + 2 * PRECISION[case.dtype], factor, rescaled, float(spread.max()))
 
 
 def _scatter(rows: Tensor) -> Tensor:
