@@ -20,7 +20,7 @@ PUBLISHED_SPACE, FIRST_SPACE = "compressed", "exact"
 
 _MADE = (
     "Made by `unmerge study STUDY.yml --report`, from its records alone; `make study` does it for `studies/zoo.yml`, "
-    "`make second-zoo` for another zoo."
+    "`make second-zoo` for another zoo, `make harder-zoo` for one whose adapters are [relatives](families.md)."
 )
 _CONVENTIONS = """
 - A target's components are drawn from its seed, its group, its merge and its dtype; so are weights that differ ({least} to {most}, in
