@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +31,7 @@ from unmerge.checkpoints import Adapter, Checkpoint
 from unmerge.checkpoints.write import save_tensors
 from unmerge.core.journal import Journal
 from unmerge.core.records import environment, write_json
-from unmerge.decomposition import Dictionary, decompose, open_base, open_vector
+from unmerge.decomposition import Decomposition, Dictionary, decompose, open_base, open_vector
 from unmerge.decomposition.result import Identity
 from unmerge.studies.families import Member, read_manifests, relation
 from unmerge.studies.families.design import RELATIONS
@@ -84,6 +83,7 @@ class Trial(BaseModel):
         atoms: how many there were.
         target: weights, by adapter.
         unexplained, rounding_share: as in the result.
+        failure: the error that took the place of a result.
     """
 
     name: str
@@ -94,9 +94,10 @@ class Trial(BaseModel):
     atoms: int
     target: dict[str, float]
     verdicts: list[Verdict]
-    unexplained: float
-    rounding_share: float | None
+    unexplained: float | None = None
+    rounding_share: float | None = None
     seconds: float
+    failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -172,11 +173,29 @@ class Work:
     case: Case
 
     def trial(self, scratch: Path) -> Trial:
-        """Merge, decompose, and compare with the truth."""
+        """Merge, decompose, and compare with the truth; a decomposition that fails is a finding too."""
         started = time.monotonic()
         target = open_vector(self._merged(scratch), self.pool.base)
-        result = decompose(target, Dictionary(tuple(map(self.pool.adapter, self.case.atoms)), ()), self.pool.base)
-        shutil.rmtree(scratch / "target")
+        made = Trial(
+            name=self.case.name,
+            group=self.case.group,
+            focus=self.case.focus.family,
+            modules=self.pool.modules[self.case.focus.dictionary],
+            dtype=self.case.dtype,
+            atoms=len(self.case.atoms),
+            target=dict(self.case.weights),
+            verdicts=[],
+            seconds=0.0,
+        )
+        try:
+            result = decompose(target, Dictionary(tuple(map(self.pool.adapter, self.case.atoms)), ()), self.pool.base)
+        except Exception as error:  # noqa: BLE001, whatever it is, the other targets are measured
+            return made.model_copy(update={"failure": f"{type(error).__name__}: {error}"})
+        said = {"verdicts": self._verdicts(result), "unexplained": result.unexplained.share, "rounding_share": result.unexplained.rounding_share}
+        return made.model_copy(update={**said, "seconds": round(time.monotonic() - started, 2)})
+
+    def _verdicts(self, result: Decomposition) -> list[Verdict]:
+        """What is said of every atom."""
         named = {component.name: component for component in result.components}
         groups = {other: component for component in result.components for other in component.group}
         absent = {entry.name: entry for entry in result.absent}
@@ -201,20 +220,7 @@ class Work:
                     group=component.group if component else [groups[name].name] if name in groups else [],
                 )
             )
-        focus = self.case.focus
-        return Trial(
-            name=self.case.name,
-            group=self.case.group,
-            focus=focus.family,
-            modules=self.pool.modules[focus.dictionary],
-            dtype=self.case.dtype,
-            atoms=len(self.case.atoms),
-            target=dict(self.case.weights),
-            verdicts=verdicts,
-            unexplained=result.unexplained.share,
-            rounding_share=result.unexplained.rounding_share,
-            seconds=round(time.monotonic() - started, 2),
-        )
+        return verdicts
 
     def _merged(self, scratch: Path) -> Path:
         """W + sum of c B A in float32, then once in the target's dtype."""

@@ -36,6 +36,7 @@ def summary(trials: Sequence[Record]) -> dict[str, Any]:
             group: _splits([trial for trial in trials if trial["group"] == group], lambda verdict: verdict["weight"] is not None, _found)
             for group in ("mixed", "known")
         },
+        "failures": [f"{trial['name']}: {trial['failure']}" for trial in trials if trial["failure"]],
         "targets with a false exact claim": sum(
             any(verdict["weight"] is None and verdict["identity"] == "exact" for verdict in trial["verdicts"]) for trial in trials
         ),
@@ -101,6 +102,8 @@ def _values(trials: Sequence[Record], part: str) -> list[str]:
 def show(figures: Mapping[str, Any]) -> None:
     """Print the figures."""
     print("targets", figures["targets"], "with a false exact claim:", figures["targets with a false exact claim"])
+    for failure in figures["failures"]:
+        print("failed", failure)
     for part in ("rejections", "absent", "present"):
         for group, splits in figures[part].items():
             rows = [("all", splits["all"]), *((f"{name}: {value}", row) for name in splits if name != "all" for value, row in splits[name].items())]

@@ -64,6 +64,7 @@ def _claims(figures: Mapping[str, Any]) -> list[str]:
     sections = [
         "## Claims of atoms that are not in the target",
         f"In {figures['targets with a false exact claim']} of {sum(figures['targets'].values())} targets an atom is claimed exactly and not there.",
+        f"{len(figures['failures'])} decompositions failed.",
     ]
     keys = ("atoms", "named", "exact", "relative", "undecided", "untested")
     for group, splits in figures["absent"].items():
