@@ -114,6 +114,11 @@ class Case:
             return recipe
         return replace(recipe, out_dtype=str(file).removeprefix("torch."))
 
+    def release(self) -> None:
+        """Let go of what is held; it is read again where it is asked for."""
+        self._held.clear()
+        self.made_out.clear()
+
     @property
     def quick(self) -> tuple[str, ...]:
         """A few small tensors, one of a kind, for a first look."""

@@ -28,6 +28,8 @@ from unmerge.core.staging import staged
 from unmerge.recipes.documents import MODEL_KEYS, documents
 
 CONFIGURATION, RECORD = "merge.yml", "merge.json"
+#: bytes of a file of weights, mergekit's own
+SHARD = 5_000_000_000
 #: files that one kind of tokenizer or another is read from
 _TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.spm")
 
@@ -51,13 +53,14 @@ class MergeRecord(BaseModel):
     environment: Environment
 
 
-def merge(configuration: Path, out: Path, seed: int = 0) -> MergeRecord:
+def merge(configuration: Path, out: Path, seed: int = 0, shard: int = SHARD) -> MergeRecord:
     """Run a mergekit configuration file.
 
     Args:
         configuration: a mergekit YAML file, of one document or of several (``documents``).
         out: folder to make: the merged checkpoint with its configuration and record.
         seed: for the methods that draw random masks.
+        shard: bytes of a file of weights at most, which mergekit holds in memory until it is full.
 
     Returns:
         The record that lies in ``out/merge.json``.
@@ -70,7 +73,7 @@ def merge(configuration: Path, out: Path, seed: int = 0) -> MergeRecord:
         resolver = _Resolver(configuration.parent, Path(scratch))
         for document in before:
             made = Path(scratch) / f"document-{len(resolver.made)}"
-            _run(resolver.runnable(document.configuration), made, Path(scratch) / "loras", seed, configuration)
+            _run(resolver.runnable(document.configuration), made, Path(scratch) / "loras", seed, configuration, shard)
             resolver.made[str(document.name)] = made
         runnable = resolver.runnable(last.configuration)
         record = MergeRecord(
@@ -83,7 +86,7 @@ def merge(configuration: Path, out: Path, seed: int = 0) -> MergeRecord:
         )
         with staged(out, record.model_dump(mode="json", exclude={"environment", "resolved"})) as stage:
             with stage.piece("merged") as piece:
-                _run(runnable, piece, Path(scratch) / "loras", seed, configuration)
+                _run(runnable, piece, Path(scratch) / "loras", seed, configuration, shard)
             for path in sorted((stage.folder / "merged").iterdir()):
                 path.rename(stage.folder / path.name)
             (stage.folder / "merged").rmdir()
@@ -92,14 +95,19 @@ def merge(configuration: Path, out: Path, seed: int = 0) -> MergeRecord:
     return record
 
 
-def _run(runnable: dict[str, Any], out: Path, loras: Path, seed: int, configuration: Path) -> None:
+def _run(runnable: dict[str, Any], out: Path, loras: Path, seed: int, configuration: Path, shard: int) -> None:
     config, options, run = need("mergekit.config", "merge"), need("mergekit.options", "merge"), need("mergekit.merge", "merge")
     # models that were opened, by name; mergekit keeps them for the life of the process, even where a folder's content is replaced
     loaders = need("mergekit.io.tasks", "merge").LoaderCache.loaders
     try:
         parsed = config.MergeConfiguration.model_validate(runnable)
         settings = options.MergeOptions(
-            lora_merge_cache=str(loras), random_seed=seed, quiet=True, write_model_card=False, copy_tokenizer=_has_tokenizer(parsed)
+            lora_merge_cache=str(loras),
+            random_seed=seed,
+            quiet=True,
+            write_model_card=False,
+            copy_tokenizer=_has_tokenizer(parsed),
+            out_shard_size=shard,
         )
         loaders.clear()
         with quiet(), _types_of_layers(run):

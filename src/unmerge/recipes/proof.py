@@ -19,6 +19,9 @@ from unmerge.recipes.record import KindProof, Proof
 from unmerge.vectors import wide
 from unmerge.vectors.delta import row_slices
 
+#: bytes of what is made that are held until they are written
+_SHARD = 100_000_000
+
 
 def prove(configuration: Mapping[str, Any], target: Checkpoint, base: Checkpoint) -> Proof:
     """Run a configuration and compare.
@@ -31,7 +34,7 @@ def prove(configuration: Mapping[str, Any], target: Checkpoint, base: Checkpoint
     with tempfile.TemporaryDirectory(prefix="unmerge-") as scratch:
         file = Path(scratch) / "recipe.yml"
         write_text(file, yaml.safe_dump(dict(configuration), sort_keys=False))
-        merge(file, Path(scratch) / "made")
+        merge(file, Path(scratch) / "made", shard=_SHARD)
         return compare(Checkpoint.open(Path(scratch) / "made"), target, base)
 
 

@@ -171,6 +171,8 @@ def _recipe(found: Sequence[Candidate]) -> dict[str, Any]:
     """The best candidate, proven, and the others beside it."""
     first, *others = found
     case = first.case
+    for candidate in found:
+        candidate.case.release()  # mergekit needs the room
     configuration = first.recipe.configuration(case.inputs.place)
     proof = prove(configuration, case.target, case.inputs.base) if first.drawn is None else _by_reading(first)
     return {
