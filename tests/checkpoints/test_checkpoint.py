@@ -33,7 +33,7 @@ def tuned_from(lab: Any, base: Path, dtype: torch.dtype = torch.float32, shards:
 
 
 def differs(tuned: Path, base: Path) -> Difference:
-    return Difference("t", Checkpoint.open(tuned), Checkpoint.open(base))
+    return Difference.between("t", Checkpoint.open(tuned), Checkpoint.open(base))
 
 
 @pytest.mark.parametrize("shards", ["1GB", "4KB"], ids=["one file", "shards"])

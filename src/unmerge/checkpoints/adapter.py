@@ -3,55 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from unmerge.checkpoints.adapter_changes import Change, changes_of
 from unmerge.checkpoints.adapter_config import CONFIG, AdapterConfig
-from unmerge.checkpoints.checkpoint import HEAD, Checkpoint, is_embedding, is_vocabulary
-from unmerge.checkpoints.files import GATHER, TensorFiles
-from unmerge.checkpoints.forms import EMBEDDING_LORA, LORA, LORA_BIAS, PARTS, SAVED, VECTORS, WEIGHT_FORMS, Form
+from unmerge.checkpoints.adapter_keys import Keys
+from unmerge.checkpoints.checkpoint import Checkpoint
+from unmerge.checkpoints.files import TensorFiles
+from unmerge.checkpoints.forms import EMBEDDING_LORA, LORA
 from unmerge.checkpoints.hub import short_name
 from unmerge.checkpoints.initialisation import OLORA, RANDOMISED, less, start_of, taken_out
+from unmerge.checkpoints.tensor_names import MatchedNames, renamed, summary
+from unmerge.checkpoints.vocabulary import first_rows, is_head
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Source
 from unmerge.vectors import Delta, Dense, LowRank, Shape, Skipped, wide
 
 WEIGHTS = "adapter_model"
-_PREFIX = "base_model.model."
-#: what PEFT puts between a wrapped module and its own tensors
-_WRAPPERS = (".base_layer", ".modules_to_save", ".original_module")
-#: architectures whose matrices are transposed (transformers' Conv1D), and the modules of theirs that are
-_CONV1D_MODELS = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
-_CONV1D_MODULES = ("c_attn", "q_attn", "c_proj", "c_fc")
 #: modules that are looked at to tell whether the factors began as a part of the base; PEFT initialises all of them alike
 _LOOKED = 3
-
-
-@dataclass(frozen=True)
-class Change:
-    """One tensor of the base that the adapter changes.
-
-    Attributes:
-        module: the module's name.
-        form: what is done to it.
-        keys: part -> name in the adapter's file.
-        shape: of the change.
-        transposed: the base stores this matrix (in, out).
-        start: name in the adapter's file of a copy of the base's tensor that the change starts from, where it holds one.
-    """
-
-    module: str
-    form: Form
-    keys: Mapping[str, str]
-    shape: Shape
-    transposed: bool = False
-    start: str | None = None
-
-    @property
-    def needs_base(self) -> bool:
-        """Whether the change depends on the base's weights."""
-        return self.form.needs_base or self.start is not None
+#: parts that have one row a token, in a module that has
+_BY_TOKEN = ("saved", "lora_B.weight", "lora_magnitude_vector")
 
 
 @dataclass(frozen=True)
@@ -65,8 +43,12 @@ class Adapter:
         changes: by tensor of the base.
         files: its weights.
         base: the base, where it is given; DoRA and saved modules need it.
-        skipped: tensors stored whole that the base lacks, and tensors whose vocabulary size differs.
+        skipped: tensors stored whole that the base lacks, and tensors that depend on a base where none is given.
         modules: a regular expression that is found in the names of the tensors that count; all do where none is given.
+        names: what the adapter calls a tensor -> what it is called here, of those that have two names.
+        matched_names: the same together, and the adapter's name where it is in the keys.
+        left_rows: tokens' rows that only the adapter or only the base has; the others count.
+        shared: a tensor -> the one that it is stored as: a tied output head -> the embedding.
         notes: what the user should know of how it was read.
         start: PISSA or OLORA, where its factors began as a part of the base, which is taken off their product.
     """
@@ -79,9 +61,13 @@ class Adapter:
     base: Checkpoint | None
     skipped: tuple[Skipped, ...] = ()
     modules: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    matched_names: tuple[MatchedNames, ...] = ()
+    left_rows: tuple[Skipped, ...] = ()
+    shared: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     start: str | None = None
-    _taken: dict[str, LowRank] = field(default_factory=dict, repr=False, compare=False)
+    _taken: dict[tuple[str, int | None], LowRank] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def open(folder: Path, base: Checkpoint | None = None, config: AdapterConfig | None = None) -> Adapter:
@@ -89,7 +75,7 @@ class Adapter:
 
         Args:
             folder: with ``adapter_config.json`` and ``adapter_model.safetensors``.
-            base: checked against where given; needed for DoRA, saved modules, trained biases, PiSSA and OLoRA.
+            base: its names and shapes decide how the adapter's are read; needed for DoRA, saved modules, trained biases, PiSSA and OLoRA.
             config: taken in place of ``adapter_config.json`` where there is none.
 
         Raises:
@@ -97,25 +83,23 @@ class Adapter:
         """
         config = config or AdapterConfig.read(folder)
         files = TensorFiles.find(folder, WEIGHTS)
-        changes = _changes(config, files, base)
-        skipped: tuple[Skipped, ...] = ()
-        if base is not None:
-            if config.tied and base.is_tied and any(is_embedding(tensor) for tensor in changes):
-                changes.pop(HEAD, None)  # the embedding under another name: it must not count twice
-            skipped = tuple(Skipped(tensor, reason) for tensor, change in changes.items() if (reason := _left_out(tensor, change, base)))
-            for skip in skipped:
-                changes.pop(skip.tensor)
-        if not changes:
-            found = f"none ({skipped[0].tensor} is left out: {skipped[0].reason})" if skipped else "none"
-            raise BadInput(expected="adapter tensors", found=found, where=folder / f"{WEIGHTS}.safetensors", hint="save the adapter again")
-        adapter = Adapter(short_name(folder), folder, config, changes, files, base, skipped)
-        for tensor, change in changes.items():
+        keys = Keys.read(config, files)
+        found = changes_of(config, files, keys, base)
+        if not found.by_tensor:
+            skips = found.skipped
+            nothing = f"none ({skips[0].tensor} is left out: {skips[0].reason})" if skips else "none"
+            raise BadInput(expected="adapter tensors", found=nothing, where=folder / f"{WEIGHTS}.safetensors", hint="save the adapter again")
+        matched = (*keys.matched_names, *summary(keys.wrapped), *summary(found.names))
+        adapter = Adapter(
+            short_name(folder), folder, config, found.by_tensor, files, base, found.skipped, None, found.names, matched, found.left_rows
+        )
+        for tensor, change in found.by_tensor.items():
             adapter._check(tensor, change)
         return started(adapter)
 
-    @property
+    @cached_property
     def shapes(self) -> Mapping[str, Shape]:
-        return {tensor: change.shape for tensor, change in self.changes.items()}
+        return {self.shared.get(tensor, tensor): change.shape for tensor, change in self.changes.items()}
 
     @property
     def needs_base(self) -> bool:
@@ -125,27 +109,57 @@ class Adapter:
     @property
     def is_plain(self) -> bool:
         """Whether it is a LoRA of linear modules, none of them transposed, and nothing else, so that it can be written as factors again."""
-        return all(change.form is LORA and change.start is None and not change.transposed for change in self.changes.values())
+        shared = self.changes.keys() & self.shared.keys()
+        return not shared and all(change.form is LORA and change.start is None and not change.transposed for change in self.changes.values())
+
+    def renamed(self, names: Mapping[str, str]) -> Adapter:
+        """The same, some tensors under other names, and those beside them by the same rule."""
+        own = {tensor: names.get(tensor, renamed(tensor, names)) for tensor in (*self.changes, *(skip.tensor for skip in self.skipped))}
+        changes = {own[tensor]: change for tensor, change in self.changes.items()}
+        skipped = tuple(replace(skip, tensor=own[skip.tensor]) for skip in self.skipped)
+        new = {before: after for before, after in own.items() if before != after}
+        return replace(self, changes=changes, skipped=skipped, names={**self.names, **new}, matched_names=(*self.matched_names, *summary(new)))
+
+    def with_shared_head(self) -> Adapter:
+        """The same on a tied base, its head's change where it lands when it is merged: in the embedding that both share."""
+        embedding = self.base.embedding if self.base is not None and self.base.is_tied and self.base.head is None else None
+        heads = [tensor for tensor in self.changes if is_head(tensor)]
+        return replace(self, shared=dict.fromkeys(heads, embedding)) if embedding and heads else self
+
+    def first_rows(self, rows: Mapping[str, int]) -> Adapter:
+        """The same, with no more than the first rows of some tensors."""
+        held = {tensor: rows[name] for tensor in self.changes if (name := self.shared.get(tensor, tensor)) in rows}
+        changes = {tensor: change.first_rows(held[tensor]) if tensor in held else change for tensor, change in self.changes.items()}
+        return replace(self, changes=changes)
 
     def delta(self, tensor: str) -> Delta:
-        change = self.changes[tensor]
-        parts = {part: self.files.read(key) for part, key in change.keys.items()}
-        before = self.base.read(tensor) if change.needs_base and self.base is not None else None
-        start = before if change.start is None else self.files.read(change.start)
-        step = change.form.delta(parts, self.config.scale_of(change.module), change.transposed, start)
-        if self.start is not None and change.form is LORA and self.base is not None and isinstance(step, LowRank):
-            if tensor not in self._taken:
-                self._taken[tensor] = taken_out(self.start, self.base.read(tensor), step, self.config.scale_of(change.module))
-            step = less(step, self._taken[tensor])
-        if start is None or before is None or start is before:
-            return step
-        # the adapter brings its own copy of the base's tensor: PEFT loads it, so that it counts where it differs
-        moved = wide(start) - wide(before)
-        return Dense(step.dense() + moved) if bool(moved.any()) else step
+        own = [tensor] if tensor in self.changes else []
+        own += [head for head, stored in self.shared.items() if stored == tensor]
+        return _sum([self._delta(name, self.changes[name]) for name in own])
 
     def source(self) -> Source:
         """Hashes of weights and configuration."""
         return self.files.source(self.folder / CONFIG)
+
+    def _delta(self, tensor: str, change: Change) -> Delta:
+        parts = {part: self.files.read(key) for part, key in change.keys.items()}
+        before = self.base.read(tensor) if change.needs_base and self.base is not None else None
+        start = before if change.start is None else self.files.read(change.start)
+        if change.rows is not None and change.needs_base:
+            parts = {part: values[: change.rows] if part in _BY_TOKEN else values for part, values in parts.items()}
+            before, start = (values if values is None else values[: change.rows] for values in (before, start))
+        step = change.form.delta(parts, self.config.scale_of(change.module), change.transposed, start)
+        step = step if change.rows is None else first_rows(step, change.rows)
+        if self.start is not None and change.form is LORA and self.base is not None and isinstance(step, LowRank):
+            place = tensor, change.rows
+            if place not in self._taken:
+                self._taken[place] = taken_out(self.start, self.base.read(tensor)[: change.rows], step, self.config.scale_of(change.module))
+            step = less(step, self._taken[place])
+        if start is None or before is None or change.start is None:
+            return step
+        # the adapter brings its own copy of the base's tensor: PEFT loads it, so that it counts where it differs
+        moved = wide(start) - wide(before)
+        return Dense(step.dense() + moved) if bool(moved.any()) else step
 
     def _check(self, tensor: str, change: Change) -> None:
         rank = change.form.rank({part: self.files.shapes[key] for part, key in change.keys.items()})
@@ -174,7 +188,7 @@ class Adapter:
                     tensor=tensor,
                     hint="give the base with --base",
                 )
-        elif not self.base.holds(tensor) or self.base.shape(tensor) != change.shape:
+        elif not self.base.holds(tensor) or (self.base.shape(tensor) != change.shape and change.rows is None):
             raise BadInput(
                 expected=f"a tensor of shape {self.base.shape(tensor)} as in the base" if self.base.holds(tensor) else "a tensor that the base has",
                 found=f"shape {change.shape}",
@@ -228,91 +242,15 @@ def started(adapter: Adapter) -> Adapter:
 
 def _start_of(adapter: Adapter, tensor: str, base: Checkpoint) -> str | None:
     product, scale = adapter.delta(tensor), adapter.config.scale_of(adapter.changes[tensor].module)
-    return start_of(base.read(tensor), product, scale) if isinstance(product, LowRank) else None
+    return start_of(base.read(tensor)[: product.shape[0]], product, scale) if isinstance(product, LowRank) else None
 
 
-def _left_out(tensor: str, change: Change, base: Checkpoint) -> str | None:
-    """Why a change is left out, if it is; an adapter to another base is refused, not left out."""
-    if not base.holds(tensor):
-        return "only the adapter has it" if change.form is SAVED else None
-    theirs = base.shape(tensor)
-    if is_vocabulary(tensor) and change.shape[1:] == theirs[1:] and change.shape != theirs:
-        return f"vocabulary of {change.shape[0]} in the adapter, {theirs[0]} in the base"
-    return None
-
-
-def _changes(config: AdapterConfig, files: TensorFiles, base: Checkpoint | None) -> dict[str, Change]:
-    """What each tensor of the file belongs to, by tensor of the base."""
-    modules: dict[str, dict[str, str]] = {}
-    whole: dict[str, str] = {}
-    for key in files.place:
-        inner = key.removeprefix(_PREFIX)
-        part = next((part for part in PARTS if inner.endswith("." + part)), None)
-        if part is not None:
-            modules.setdefault(inner.removesuffix("." + part), {})[PARTS[part]] = key
-            continue
-        tensor = _unwrapped(inner)
-        if not tensor.endswith((".weight", ".bias")) or "lora_" in tensor or "trainable_tokens" in tensor:
-            raise _unreadable(config, files, key, "a tensor of another kind")
-        if 0 in files.shapes[key]:
-            raise _unreadable(config, files, key, f"shape {files.shapes[key]}", GATHER)
-        if tensor in whole:
-            raise _unreadable(config, files, key, f"a second copy of {tensor}")
-        whole[tensor] = key
-    changes: dict[str, Change] = {}
-    for module, keys in modules.items():
-        transposed = _is_transposed(config, module, base)
-        bias = keys.pop("lora_B.bias", None)
-        if bias is not None:
-            start = whole.pop(f"{module}.bias", None)
-            changes[f"{module}.bias"] = _change(config, files, module, LORA_BIAS, {"lora_B.bias": bias}, transposed, start)
-        form = next((form for form in WEIGHT_FORMS if form.parts == keys.keys()), None)
-        if form is None:
-            raise _unreadable(config, files, next(iter(keys.values()), bias or ""), f"the parts {', '.join(keys) or 'lora_B.bias'} of {module} alone")
-        changes[f"{module}.weight"] = _change(config, files, module, form, keys, transposed, whole.pop(f"{module}.weight", None))
-    for tensor, key in whole.items():
-        changes[tensor] = Change(tensor.rpartition(".")[0], SAVED, {"saved": key}, files.shapes[key])
-    return dict(sorted(changes.items()))
-
-
-def _change(
-    config: AdapterConfig, files: TensorFiles, module: str, form: Form, keys: Mapping[str, str], transposed: bool, start: str | None
-) -> Change:
-    shapes = {part: files.shapes[key] for part, key in keys.items()}
-    for part, shape in shapes.items():
-        if len(shape) != (1 if part in VECTORS else 2) or 0 in shape:
-            gathered = len(shape) < 2 or 0 in shape  # as DeepSpeed ZeRO-3 and FSDP leave them
-            hint = GATHER if gathered else None
-            raise _unreadable(config, files, keys[part], f"shape {shape}", hint)
-    try:
-        shape = form.shape(shapes, transposed)
-    except ValueError as error:
-        raise _unreadable(config, files, next(iter(keys.values())), f"{error}, which do not fit together", "save the adapter again") from error
-    return Change(module, form, keys, shape, transposed, start)
-
-
-def _is_transposed(config: AdapterConfig, module: str, base: Checkpoint | None) -> bool:
-    """Whether the base stores a module's matrix (in, out).
-
-    ``fan_in_fan_out`` is one setting for all modules, and PEFT itself goes by the kind of each: with a Conv1D and a linear
-    module (GPT-2's head) in one adapter the setting that is saved is that of the last one.
-    """
-    if base is not None and base.config.get("model_type") in _CONV1D_MODELS:
-        return module.rpartition(".")[2] in _CONV1D_MODULES
-    return config.transposed
-
-
-def _unwrapped(name: str) -> str:
-    for wrapper in _WRAPPERS:
-        name = name.replace(f"{wrapper}.default", "").replace(wrapper, "")
-    return name
-
-
-def _unreadable(config: AdapterConfig, files: TensorFiles, key: str, found: str, hint: str | None = None) -> BadInput:
-    return BadInput(
-        expected=f"tensors of a {config.kind} adapter to linear or embedding modules",
-        found=found,
-        where=files.place[key],
-        tensor=key,
-        hint=hint or "merge it into its base (merge_and_unload) and give the checkpoint",
-    )
+def _sum(deltas: Sequence[Delta]) -> Delta:
+    """The sum of changes of one tensor; of low-rank ones by their factors side by side."""
+    if len(deltas) == 1:
+        return deltas[0]
+    low = [delta for delta in deltas if isinstance(delta, LowRank)]
+    if len(low) == len(deltas):
+        return LowRank(torch.cat([delta.b for delta in low], dim=1), torch.cat([delta.a for delta in low], dim=0))
+    total: Tensor = sum((delta.dense() for delta in deltas), torch.zeros(()))
+    return Dense(total)

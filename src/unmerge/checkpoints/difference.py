@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from unmerge.checkpoints.alignment import AlignedCheckpoint
-from unmerge.checkpoints.checkpoint import HEAD, Checkpoint, is_embedding, is_vocabulary
+from unmerge.checkpoints.checkpoint import Checkpoint
+from unmerge.checkpoints.tensor_names import MatchedNames, summary
+from unmerge.checkpoints.vocabulary import is_head, rows_left_out
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Source
 from unmerge.vectors import Shape, Skipped, Subtracted
@@ -20,10 +22,11 @@ class Difference:
 
     Attributes:
         name: what to call it.
-        tuned: the fine-tuned or merged checkpoint.
+        tuned: the fine-tuned or merged checkpoint, its tensors called as the base's.
         base: the checkpoint that it came from.
         modules: a regular expression that is found in the names of the tensors that count; all do where none is given.
         notes: what the user should know of how it was read.
+        left_rows: tokens' rows that only one side has; the others are compared.
     """
 
     name: str
@@ -31,6 +34,27 @@ class Difference:
     base: Checkpoint
     modules: str | None = None
     notes: tuple[str, ...] = ()
+    left_rows: tuple[Skipped, ...] = ()
+
+    @staticmethod
+    def between(name: str, tuned: Checkpoint, base: Checkpoint) -> Difference:
+        """The difference of two checkpoints that may call their tensors differently, and may have vocabularies of different sizes.
+
+        Raises:
+            BadInput: they have no tensor in common, one of another shape, or two that cannot be told apart.
+        """
+        tuned = tuned.like(base)
+        left, rows = [], {}
+        for tensor in sorted(tuned.vocabulary | base.vocabulary):
+            if not (tuned.holds(tensor) and base.holds(tensor)):
+                continue
+            ours, theirs = tuned.shape(tensor), base.shape(tensor)
+            if ours[1:] == theirs[1:] and ours[0] != theirs[0]:
+                rows[tensor] = min(ours[0], theirs[0])
+                left.append(Skipped(tensor, rows_left_out(ours[0], theirs[0], "target", "base")))
+        difference = Difference(name, tuned.first_rows(rows), base.first_rows(rows), left_rows=tuple(left))
+        _ = difference.shapes  # another base is refused now, not in the middle of the work
+        return difference
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
@@ -46,7 +70,7 @@ class Difference:
 
     @cached_property
     def skipped(self) -> tuple[Skipped, ...]:
-        """Tensors that only one side has, tensors whose vocabulary size differs, and buffers of integers."""
+        """Tensors that only one side has, and buffers of integers."""
         skips = []
         unlike = self.alignment.unlike if self.alignment else {}
         for tensor in self._union():
@@ -57,15 +81,13 @@ class Difference:
             elif not (self.tuned.is_weight(tensor) and self.base.is_weight(tensor)):
                 skips.append(Skipped(tensor, "it holds integers, not weights"))
             elif (ours := self.tuned.shape(tensor)) != (theirs := self.base.shape(tensor)):
-                if ours[1:] != theirs[1:] or not is_vocabulary(tensor):
-                    raise BadInput(
-                        expected=f"the base's shape {theirs}",
-                        found=f"{ours}",
-                        where=self.tuned.folder,
-                        tensor=tensor,
-                        hint="give the base that the checkpoint was made from with --base",
-                    )
-                skips.append(Skipped(tensor, f"vocabulary of {ours[0]} in the target, {theirs[0]} in the base"))
+                raise BadInput(
+                    expected=f"the base's shape {theirs}",
+                    found=f"{ours}",
+                    where=self.tuned.folder,
+                    tensor=tensor,
+                    hint="give the base that the checkpoint was made from with --base",
+                )
             elif tensor in unlike:
                 skips.append(Skipped(tensor, unlike[tensor]))
         return tuple(skips)
@@ -74,6 +96,20 @@ class Difference:
     def alignment(self) -> AlignedCheckpoint | None:
         """The tuned side in the base's coordinates, where it is stored in others."""
         return self.tuned if isinstance(self.tuned, AlignedCheckpoint) else None
+
+    @property
+    def matched_names(self) -> tuple[MatchedNames, ...]:
+        """What the target calls otherwise than the base."""
+        return summary(self.tuned.names)
+
+    @property
+    def has_shared_head(self) -> bool:
+        """Whether the output head is the embedding, before and after."""
+        return self.tuned.is_tied and self.base.is_tied and self.tuned.embedding is not None
+
+    def first_rows(self, rows: Mapping[str, int]) -> Difference:
+        """The same, with no more than the first rows of some tensors."""
+        return replace(self, tuned=self.tuned.first_rows(rows), base=self.base.first_rows(rows))
 
     def delta(self, tensor: str) -> Subtracted:
         return Subtracted(self.tuned.rows(tensor), self.base.rows(tensor))
@@ -84,6 +120,7 @@ class Difference:
 
     def _union(self) -> tuple[str, ...]:
         names = dict.fromkeys([*self.tuned.shapes, *self.base.shapes])
-        if self.tuned.is_tied and self.base.is_tied and any(is_embedding(name) for name in names):
-            names.pop(HEAD, None)  # the embedding under another name: it must not count twice
+        if self.tuned.is_tied and self.base.is_tied and (self.tuned.embedding or self.base.embedding):
+            for head in [name for name in names if is_head(name)]:
+                names.pop(head)  # the embedding under another name: it must not count twice
         return tuple(name for name in names if self.modules is None or re.search(self.modules, name))

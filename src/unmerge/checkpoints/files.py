@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import EllipsisType
@@ -191,6 +191,10 @@ class OnDisk:
             return torch.cat(chosen) if chosen else self[:0]
         width = math.prod(self.shape[1:])
         return self._read(first * width, max(last - first, 0) * width).reshape(max(last - first, 0), *self.shape[1:])
+
+    def part(self, start: int, shape: Shape) -> OnDisk:
+        """A block of it: so many entries from its beginning, and of that shape."""
+        return replace(self, start=self.start + start * self.dtype.itemsize, shape=torch.Size(shape))
 
     def _read(self, first: int, count: int) -> Tensor:
         values = torch.empty(count, dtype=self.dtype)

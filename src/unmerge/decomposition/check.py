@@ -20,9 +20,10 @@ from unmerge.certificate.duplicates import ALIKE, families
 from unmerge.certificate.evidence import BLIND
 from unmerge.checkpoints import Checkpoint
 from unmerge.core.records import Environment, Source, environment
+from unmerge.decomposition.alignment import aligned, left_out, matched_names
 from unmerge.decomposition.base_check import check_names
 from unmerge.decomposition.dictionary import Dictionary, notes_of
-from unmerge.decomposition.result import SkippedTensor
+from unmerge.decomposition.result import MatchedTensors, SkippedTensor
 from unmerge.solvers import Problem
 from unmerge.vectors import LowRank, Stack, common
 
@@ -99,6 +100,7 @@ class DictionaryCheck(BaseModel):
     tensors: list[CheckedTensor]
     blind: list[str]
     skipped: list[SkippedTensor]
+    matched_names: list[MatchedTensors] = []
     warnings: list[str]
     seconds: float
     environment: Environment
@@ -118,7 +120,7 @@ def check_dictionary(
         BadInput: two atoms give a tensor different shapes.
     """
     started = time.monotonic()
-    atoms = dictionary.atoms
+    atoms = aligned(dictionary.atoms)
     names = [atom.name for atom in atoms]
     shapes, skipped = common(atoms)
     products = np.zeros((len(atoms), len(atoms)))
@@ -155,7 +157,8 @@ def check_dictionary(
         median_rank=median_rank,
         tensors=tensors,
         blind=[tensor.tensor for tensor in tensors if tensor.components is not None and tensor.components < COMPONENTS],
-        skipped=[SkippedTensor(tensor=skip.tensor, reason=skip.reason) for skip in skipped],
+        skipped=left_out(skipped, atoms),
+        matched_names=matched_names(atoms),
         warnings=warnings,
         seconds=round(time.monotonic() - started, 3),
         environment=environment(),

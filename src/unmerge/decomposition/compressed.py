@@ -25,6 +25,7 @@ from unmerge.checkpoints.write import save_tensors
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Environment, Source, environment, read_json, sha256, write_json
 from unmerge.core.staging import Stage, staged
+from unmerge.decomposition.alignment import aligned_with
 from unmerge.decomposition.dictionary import Dictionary, Vector
 from unmerge.decomposition.mask import ENTRIES, mask
 from unmerge.decomposition.result import SkippedTensor
@@ -122,6 +123,8 @@ def compress(
         BadInput: no entries asked for, a mask over a target without a target, or vectors that do not fit together.
         BadOutput: the folder exists, or cannot be written.
     """
+    if target is not None:
+        target, dictionary = aligned_with(target, dictionary)
     masked = _masked(dictionary, target, over)
     if entries < 1:
         raise BadInput(expected="at least one entry", found=str(entries), where="--entries", hint="leave it out for 100000")

@@ -80,12 +80,12 @@ def only(vector: Vector, modules: str | None) -> Vector:
             expected=f"a part of the names of tensors ({next(iter(vector.shapes))}, ...)",
             otherwise=f"choose among the modules of {vector.name}",
         )
+    rows = tuple(skip for skip in vector.left_rows if pattern.search(skip.tensor))
     if isinstance(vector, Difference):
-        return replace(vector, modules=modules)
+        return replace(vector, modules=modules, left_rows=rows)
+    changes = {tensor: change for tensor, change in vector.changes.items() if pattern.search(tensor)}
     skipped = tuple(skip for skip in vector.skipped if pattern.search(skip.tensor))
-    return replace(
-        vector, changes={tensor: change for tensor, change in vector.changes.items() if pattern.search(tensor)}, skipped=skipped, modules=modules
-    )
+    return replace(vector, changes=changes, skipped=skipped, modules=modules, left_rows=rows)
 
 
 def open_base(folder: Path) -> Checkpoint:
@@ -226,9 +226,8 @@ def _difference(folder: Path, base: Checkpoint | None) -> Difference:
     if base is None:
         raise BadInput(expected="a base to subtract from a checkpoint", found="none", where=folder, hint="give the base with --base")
     tuned = Checkpoint.open(folder)
-    difference = Difference(short_name(folder), tuned, base, notes=tuned.notes)
-    _ = difference.shapes  # another base is refused now, not in the middle of the work
-    return replace(difference, tuned=aligned(tuned, base))
+    difference = Difference.between(short_name(folder), tuned, base)
+    return replace(difference, tuned=aligned(difference.tuned, difference.base), notes=tuned.notes)
 
 
 def _noted(vector: Vector, note: str) -> Vector:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from unmerge.checkpoints import Adapter
 from unmerge.core import remembered
 from unmerge.core.records import fingerprint
+from unmerge.decomposition.alignment import aligned_with
 from unmerge.decomposition.dictionary import Dictionary, Vector
 from unmerge.vectors import LARGE, AllWeights, Gram, chosen_device, gram
 
@@ -24,6 +25,7 @@ _VERSION = 1
 
 def products_of(target: Vector, dictionary: Dictionary, watch: Callable[[Iterable[str]], Iterable[str]] = iter) -> Gram:
     """The products between atoms, and of each with a target; those between atoms are taken once."""
+    target, dictionary = aligned_with(target, dictionary)
     known = KnownProducts(dictionary.atoms)
     products = gram(dictionary.atoms, target, watch, AllWeights(known.by_tensor))
     known.keep(products)
@@ -52,4 +54,5 @@ def _key_of(atoms: Sequence[Vector]) -> str:
     bases = [
         vector.base.source().sha256 for vector in atoms if vector.base is not None and not (isinstance(vector, Adapter) and not vector.needs_base)
     ]
-    return fingerprint([_VERSION, LARGE, chosen_device().type, [vector.source().sha256 for vector in atoms], bases[:1]])
+    reading = [[vector.matched_names, vector.left_rows, sorted(vector.shared.items()) if isinstance(vector, Adapter) else []] for vector in atoms]
+    return fingerprint([_VERSION, LARGE, chosen_device().type, [vector.source().sha256 for vector in atoms], bases[:1], str(reading)])

@@ -166,6 +166,24 @@ class SkippedTensor(BaseModel):
     reason: str
 
 
+class MatchedTensors(BaseModel):
+    """Tensors that a task vector calls otherwise than the base (without one: than the target), and that were matched by their structure.
+
+    Attributes:
+        vector: the target or the atom.
+        own: what its names begin with, a star for each number.
+        reference: what the names begin with that they stand for.
+        tensors: how many there are.
+        example: one of them, by both names.
+    """
+
+    vector: str
+    own: str
+    reference: str
+    tensors: int
+    example: tuple[str, str]
+
+
 class SolverReport(BaseModel):
     """How the solver ended: violation of its optimality conditions, steps, and why it stopped."""
 
@@ -219,6 +237,7 @@ class Decomposition(BaseModel):
     test: TestReport | None = None
     skipped: list[SkippedTensor]
     alignment: list[AlignmentOperation] = []
+    matched_names: list[MatchedTensors] = []
     base_check: BaseCheck | None
     warnings: list[str]
     seconds: float

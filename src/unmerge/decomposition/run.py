@@ -10,6 +10,7 @@ import numpy as np
 from unmerge.checkpoints import Checkpoint, Difference
 from unmerge.core.errors import BadInput, unknown_name
 from unmerge.core.records import environment
+from unmerge.decomposition.alignment import aligned_with, left_out, matched_names, strangers
 from unmerge.decomposition.base_check import check_base, check_names
 from unmerge.decomposition.blocks import problem_of
 from unmerge.decomposition.dictionary import Dictionary, Vector, folder_of, notes_of
@@ -17,7 +18,7 @@ from unmerge.decomposition.findings import Findings, from_certificate, from_corr
 from unmerge.decomposition.known_products import products_of
 from unmerge.decomposition.rearranged import operations, widened
 from unmerge.decomposition.rearranged import warnings as rearranged
-from unmerge.decomposition.result import Absent, Component, Decomposition, SkippedTensor, Unexplained
+from unmerge.decomposition.result import Absent, Component, Decomposition, Unexplained
 from unmerge.decomposition.spaces import SPACES
 from unmerge.solvers import SOLVERS, Problem
 from unmerge.vectors import Gram, chosen_device, gram
@@ -59,6 +60,8 @@ def decompose(
     if space not in SPACES:
         raise unknown_name(space, SPACES, "--space")
     started, where = time.monotonic(), chosen_device()
+    target, dictionary = aligned_with(target, dictionary)
+    apart = strangers(target, dictionary.atoms)
     products = products_of(target, dictionary, watch) if products is None else products
     problem = problem_of(products)
     _refuse_zero(problem, target, dictionary)
@@ -77,7 +80,7 @@ def decompose(
     findings = widened(findings, target)
     error = problem.residual_squared(findings.coefficients) / problem.norm_squared
     base_check = check_base(target, products) if isinstance(target, Difference) else None
-    warnings = check_names(base, [target, *whole.atoms])
+    warnings = [*check_names(base, [target, *whole.atoms]), *apart]
     warnings += notes_of(base, [target, *whole.atoms], whole)
     warnings += [f"{name} changes nothing, as an adapter before its training does, and was not looked for" for name in untrained]
     warnings += rearranged(target)
@@ -105,7 +108,8 @@ def decompose(
         entries=int(seen.entries.sum()),
         solver=findings.solver,
         test=findings.test,
-        skipped=[SkippedTensor(tensor=skip.tensor, reason=skip.reason) for skip in products.skipped],
+        skipped=left_out(products.skipped, [target, *dictionary.atoms]),
+        matched_names=matched_names([target, *dictionary.atoms]),
         alignment=operations(target),
         base_check=base_check,
         warnings=warnings,

@@ -81,4 +81,4 @@ class Inputs:
         base, lora = (linked(folder, self.scratch) for folder in (self.base.folder, adapter.folder))
         with quiet():
             reference = common.ModelReference.parse(f"{base}+{lora}").merged(cache_dir=str(self.scratch / "merged"))
-        return Checkpoint.open(Path(reference.model.path))
+        return Checkpoint.open(Path(reference.model.path)).like(self.base)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from unmerge.checkpoints import Adapter, Checkpoint, Difference
-from unmerge.checkpoints.checkpoint import is_embedding
+from unmerge.checkpoints.vocabulary import is_embedding
 from unmerge.recipes.case import half_spacing
 from unmerge.recipes.decimals import shortest
 from unmerge.recipes.forward import layer_of

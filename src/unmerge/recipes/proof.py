@@ -35,7 +35,7 @@ def prove(configuration: Mapping[str, Any], target: Checkpoint, base: Checkpoint
         file = Path(scratch) / "recipe.yml"
         write_text(file, yaml.safe_dump(dict(configuration), sort_keys=False))
         merge(file, Path(scratch) / "made", shard=_SHARD)
-        return compare(Checkpoint.open(Path(scratch) / "made"), target, base)
+        return compare(Checkpoint.open(Path(scratch) / "made").like(base), target, base)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from unmerge.checkpoints import Adapter, Checkpoint, Difference
 from unmerge.core.errors import BadInput
 from unmerge.core.records import environment, write_json, write_text
 from unmerge.decomposition import Decomposition, Dictionary, decompose, products_of
+from unmerge.decomposition.alignment import aligned_with
 from unmerge.decomposition.dictionary import Vector
 from unmerge.decomposition.result import SkippedTensor
 from unmerge.recipes.acting import acted, is_scale_free
@@ -73,6 +74,7 @@ def recovered(target: Vector, dictionary: Dictionary, base: Checkpoint, watch: W
         The record.
     """
     started = time.monotonic()
+    target, dictionary = aligned_with(target, dictionary)
     if isinstance(target, Adapter):
         answer = _of_adapter(target, dictionary, base, watch)
     else:

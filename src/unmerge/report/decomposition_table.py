@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
-from unmerge.decomposition.result import Component, Decomposition
+from unmerge.decomposition.result import Component, Decomposition, MatchedTensors
 from unmerge.report.identity import called, kinship, part_called
 
 #: parts of a profile on one line; the record has all
@@ -36,8 +38,23 @@ def show_decomposition(result: Decomposition, console: Console | None = None) ->
     )
     if result.test:
         _show_test(result, console)
+    for line in matched_lines(result.matched_names):
+        console.print(line)
     for skipped in result.skipped:
         console.print(f"left out: {skipped.tensor} ({skipped.reason})")
+
+
+def matched_lines(matched: Sequence[MatchedTensors]) -> list[str]:
+    """Which names were taken for which, a line for each way in which they differ."""
+    ways: dict[tuple[str, str], list[MatchedTensors]] = {}
+    for one in matched:
+        ways.setdefault((one.own, one.reference), []).append(one)
+    lines = []
+    for (own, reference), alike in ways.items():
+        whose = alike[0].vector if len(alike) == 1 else f"{alike[0].vector} and {len(alike) - 1} more"
+        before, after = alike[0].example
+        lines.append(f"names: {own or 'nothing'} in {whose} stands for {reference or 'nothing'} ({before} is {after})")
+    return lines
 
 
 def _show_component(component: Component, console: Console) -> None:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unmerge.decomposition.check import COMPONENTS, DictionaryCheck
+from unmerge.report.decomposition_table import matched_lines
 
 
 def show_dictionary(check: DictionaryCheck, console: Console | None = None) -> None:
@@ -30,6 +31,8 @@ def show_dictionary(check: DictionaryCheck, console: Console | None = None) -> N
         if tensor.tensor in check.blind:
             rows, columns = tensor.shape
             console.print(f"blind: {tensor.tensor}, {rows} x {columns}, from {(tensor.components or 0) + 1} components of rank {check.median_rank:g}")
+    for line in matched_lines(check.matched_names):
+        console.print(line)
     for skipped in check.skipped:
         console.print(f"left out: {skipped.tensor} ({skipped.reason})")
     console.print(f"{check.seconds:.2f} s.")

@@ -31,8 +31,8 @@ def base_in(base: Path, dtype: str, out: Path) -> Path:
     base in bfloat16 would hold that rounding.
     """
     checkpoint = Checkpoint.open(base)
-    kept = {tensor: checkpoint.files.dtype(tensor) for tensor in checkpoint.shapes}
-    wanted = {tensor: _SAFETENSORS[dtype] if checkpoint.is_weight(tensor) else own for tensor, own in kept.items()}
+    kept = {tensor: checkpoint.files.dtype(tensor) for tensor in checkpoint.files.shapes}
+    wanted = {tensor: _SAFETENSORS[dtype] if checkpoint.files.is_weight(tensor) else own for tensor, own in kept.items()}
     if kept == wanted:
         return base
     copy = out / f"{base.name}-{dtype}"
@@ -42,8 +42,8 @@ def base_in(base: Path, dtype: str, out: Path) -> Path:
                 if file.is_file() and not file.name.startswith("model.safetensors") and file.suffix != ".safetensors":
                     shutil.copy(file, stage.folder)
             write_json(stage.folder / "config.json", {**checkpoint.config, "dtype": dtype})
-            layout = {tensor: (wanted[tensor], shape) for tensor, shape in checkpoint.shapes.items()}
-            write_tensors(stage.folder / "model.safetensors", layout, (checkpoint.read(tensor) for tensor in layout))
+            layout = {tensor: (wanted[tensor], shape) for tensor, shape in checkpoint.files.shapes.items()}
+            write_tensors(stage.folder / "model.safetensors", layout, (checkpoint.files.read(tensor) for tensor in layout))
     return copy
 
 

@@ -61,6 +61,9 @@ class AlignedCheckpoint(Checkpoint):
         """The shape of every tensor that is read; a tied output head is not among them, nor is what is left out."""
         return {name: self.stored.shapes[way.stored] for name, way in self.ways.items()}
 
+    def first_rows(self, rows: Mapping[str, int]) -> AlignedCheckpoint:
+        return replace(self, stored=self.stored.first_rows({self.way(tensor).stored: count for tensor, count in rows.items()}))
+
     def read(self, tensor: str) -> Tensor:
         return self.rows(tensor)[...]
 

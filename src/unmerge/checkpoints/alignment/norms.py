@@ -21,7 +21,8 @@ from unmerge.checkpoints.alignment.aligned_checkpoint import AlignedCheckpoint, 
 from unmerge.checkpoints.alignment.layers import layer_of
 from unmerge.checkpoints.alignment.sample import both
 from unmerge.checkpoints.alignment.tensor_map import TensorMap
-from unmerge.checkpoints.checkpoint import Checkpoint, is_embedding, is_vocabulary
+from unmerge.checkpoints.checkpoint import Checkpoint
+from unmerge.checkpoints.vocabulary import is_embedding, is_vocabulary
 
 FOLDED = "norm folded"
 Place = tuple[str, int] | None

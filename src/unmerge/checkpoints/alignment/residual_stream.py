@@ -17,7 +17,8 @@ from unmerge.checkpoints.alignment.aligned_checkpoint import AlignedCheckpoint, 
 from unmerge.checkpoints.alignment.matching import match
 from unmerge.checkpoints.alignment.sample import lies_otherwise
 from unmerge.checkpoints.alignment.tensor_map import TensorMap
-from unmerge.checkpoints.checkpoint import Checkpoint, is_embedding, is_vocabulary
+from unmerge.checkpoints.checkpoint import Checkpoint
+from unmerge.checkpoints.vocabulary import is_embedding, is_vocabulary
 
 PERMUTED, ROTATED = "residual stream permuted", "residual stream rotated"
 #: rows of the embedding that are looked at, at most this many times its width
