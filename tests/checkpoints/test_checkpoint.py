@@ -150,20 +150,6 @@ def test_an_atom_on_a_tied_base_comes_back_with_its_weight(lab: Any, bases: dict
     assert float(found.correlation.sum() / found.gram.sum()) == pytest.approx(0.7, abs=1e-5)
 
 
-def test_a_resized_vocabulary_is_listed(lab: Any, bases: dict[str, Path]) -> None:
-    model = lab.load(bases["qwen"])
-    model.resize_token_embeddings(40)
-    folder = lab.place()
-    model.save_pretrained(folder)
-    vector = differs(folder, bases["qwen"])
-    assert {skip.tensor: skip.reason for skip in vector.skipped} == {
-        EMBEDDING: "vocabulary of 40 in the target, 32 in the base",
-        HEAD: "vocabulary of 40 in the target, 32 in the base",
-    }
-    assert not {HEAD, EMBEDDING} & set(vector.shapes)
-    assert len(vector.shapes) == len(load_file(bases["qwen"] / "model.safetensors")) - 2
-
-
 def test_tensors_of_one_side_and_buffers_are_listed(make_checkpoint: Any) -> None:
     shared = {"model.a.weight": torch.ones(3, 2)}
     base = make_checkpoint("base", shared | {"model.old.weight": torch.ones(2), "model.mask": torch.ones(1, 4, dtype=torch.bool)})

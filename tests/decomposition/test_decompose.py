@@ -216,7 +216,8 @@ def test_what_is_left_out_is_in_the_result(zoo: Path, merged: Merged, weights: d
     reasons = {skip.tensor: skip.reason for skip in result.skipped}
     rows = len(embedding)
     assert reasons == {
-        "model.embed_tokens.weight": f"target: vocabulary of {rows + 2} in the target, {rows} in the base",
+        "model.embed_tokens.weight": f"target: rows {rows} to {rows + 1} of {rows + 2}: only the target has them, "
+        f"and the {rows} that both have are compared",
         "extra": "target: only the target has it",
     }
     assert {component.name for component in result.components} == weights.keys()

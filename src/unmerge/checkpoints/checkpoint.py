@@ -139,8 +139,8 @@ class Checkpoint:
 
     def copies(self, tensor: str) -> tuple[str, ...]:
         """The names of all stored tensors that are one weight with a tensor; the embedding comes before the head that is tied to it."""
-        if (tensor == HEAD or is_embedding(tensor)) and self.is_tied:
-            return tuple(name for name in (self._embedding, HEAD) if name is not None and name in self.shapes)
+        if (is_head(tensor) or is_embedding(tensor) or tensor == self.embedding) and self.is_tied:
+            return tuple(name for name in (self.embedding, self.head) if name is not None)
         return (tensor,) if tensor in self.shapes else ()
 
     def read(self, tensor: str) -> Tensor:

@@ -99,8 +99,10 @@ class Difference:
 
     @property
     def matched_names(self) -> tuple[MatchedNames, ...]:
-        """What the target calls otherwise than the base."""
-        return summary(self.tuned.names)
+        """What the target calls otherwise than the base, and what lies together on one side alone (experts)."""
+        ours, theirs = ({stored: held[0] for stored, held in side.held_in.items() if len(held) > 1} for side in (self.tuned, self.base))
+        together = {} if ours and theirs else {**ours, **theirs}
+        return summary({**together, **self.tuned.names})
 
     @property
     def has_shared_head(self) -> bool:

@@ -15,6 +15,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from unmerge.vectors import Shape
 
 _GATE_UP, _DOWN = "gate_up_proj", "down_proj"
@@ -28,15 +30,26 @@ class Part:
         stored: the name that it is stored under.
         start: how many entries come before it.
         shape: of the block.
+        beyond: how many more rows are stored, which do not count.
     """
 
     stored: str
     start: int
     shape: Shape
+    beyond: int = 0
+
+    @property
+    def all_rows(self) -> int:
+        """How many rows are stored, those that do not count among them."""
+        return (self.shape[0] if self.shape else 1) + self.beyond
 
     def rows(self, count: int) -> Part:
         """Its first rows, as many as ``count``."""
-        return Part(self.stored, self.start, (count, *self.shape[1:]))
+        return Part(self.stored, self.start, (count, *self.shape[1:]), self.all_rows - count)
+
+    def of(self, values: Tensor) -> Tensor:
+        """The block of the stored tensor's values, which it shares memory with."""
+        return values.reshape(-1)[self.start : self.start + math.prod(self.shape)].reshape(self.shape)
 
 
 def parts_of(shapes: Mapping[str, Shape]) -> dict[str, Part]:

@@ -27,6 +27,7 @@ from unmerge.core.errors import BadInput
 from unmerge.core.records import Environment, Source, environment, write_json
 from unmerge.core.staging import staged
 from unmerge.decomposition import Dictionary, decompose
+from unmerge.decomposition.alignment import aligned
 from unmerge.decomposition.dictionary import Vector, notes_of
 from unmerge.decomposition.run import DEFAULT_METHOD
 from unmerge.vectors import Delta, LowRank, row_slices
@@ -129,6 +130,8 @@ def ablate(target: Vector, removed: Removed, out: Path, *, as_adapter: bool = Fa
     Raises:
         BadInput: the target cannot be written without the components, for the reason that it says.
     """
+    target, *vectors = aligned([target, *(vector for vector, _ in removed)])
+    removed = [(vector, coefficient) for vector, (_, coefficient) in zip(vectors, removed, strict=True)]
     if as_adapter:
         if isinstance(target, Difference) and target.alignment is not None:
             raise BadInput(
@@ -190,23 +193,27 @@ def _as_stored(target: Difference, removed: Removed) -> tuple[Difference, Change
 
 
 def _replaced(target: Difference, placement: Placement, name: str) -> Iterable[Tensor] | None:
-    """One tensor of the target less the components; read all the same, since a NaN is refused, where it is a weight that they leave alone."""
+    """A stored tensor of the target less the components; read all the same, since a NaN is refused, where it is a weight that they leave alone."""
     tuned = target.tuned
-    if name in placement.parts:
-        changed = less(tuned.read(name), (part.change for part in placement.parts[name]))
-        return [changed.to(tuned.dtype(name))]
-    if name in target.shapes:
-        rows = tuned.rows(name)
-        return (rows[block] for block in row_slices(tuned.shapes[name]))
+    tensors = tuned.held_in.get(name, ())
+    if not placement.parts.keys().isdisjoint(tensors):
+        values = tuned.files.read(name)
+        for tensor in tensors:
+            if tensor in placement.parts:
+                part = tuned.parts[tensor].of(values)
+                part.copy_(less(part, (change.change for change in placement.parts[tensor])))
+        return [values]
+    if not target.shapes.keys().isdisjoint(tensors):
+        rows = tuned.files.rows(name)
+        return (rows[block] for block in row_slices(tuple(rows.shape)))
     return None
 
 
 def _write_adapter(out: Path, removed: Removed, base_name: str, record: AblationRecord) -> AblationRecord:
     with staged(out, record.model_dump(mode="json", exclude={"environment"})) as stage:
         tensors = dict.fromkeys(tensor for vector, _ in removed for tensor in vector.shapes)
-        deltas = {
-            tensor: _joined([(vector, coefficient) for vector, coefficient in removed if tensor in vector.shapes], tensor) for tensor in tensors
-        }
+        changing = {tensor: [(vector, coefficient) for vector, coefficient in removed if tensor in vector.shapes] for tensor in tensors}
+        deltas = {_own_name(parts[0][0], tensor): _joined(parts, tensor) for tensor, parts in changing.items()}
         with stage.piece("adapter") as piece:
             write_adapter(piece, deltas, base_name)
         for path in sorted((stage.folder / "adapter").iterdir()):
@@ -214,6 +221,11 @@ def _write_adapter(out: Path, removed: Removed, base_name: str, record: Ablation
         (stage.folder / "adapter").rmdir()
         write_json(stage.folder / RECORD, record)
     return record
+
+
+def _own_name(vector: Vector, tensor: str) -> str:
+    """What an adapter itself calls a tensor: PEFT finds it in the model by that name, whatever the base's file has."""
+    return f"{vector.changes[tensor].module}.{tensor.rpartition('.')[2]}" if isinstance(vector, Adapter) and tensor in vector.changes else tensor
 
 
 def _joined(removed: Removed, tensor: str) -> LowRank:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unmerge.checkpoints import Difference
-from unmerge.checkpoints.checkpoint import is_vocabulary
+from unmerge.checkpoints.vocabulary import is_outside
 from unmerge.core.errors import BadInput
 from unmerge.decomposition.dictionary import Vector
 from unmerge.vectors import TaskVector
@@ -64,7 +64,7 @@ class InPlace:
         for vector, _ in removed:
             for tensor, shape in vector.shapes.items():
                 parameter = parameter_of(self.model, tensor)
-                if not fits(tuple(parameter.shape), shape, vocabulary=is_vocabulary(tensor)):
+                if not fits(tuple(parameter.shape), shape, vocabulary=is_outside(tensor)):
                     raise _misfit(vector, tensor, f"shape {tuple(parameter.shape)}", f"shape {shape}")
                 names = together.setdefault(id(parameter), [])
                 if tensor not in names:

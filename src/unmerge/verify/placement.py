@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from unmerge.checkpoints import Adapter, Checkpoint, Difference
 from unmerge.checkpoints.alignment import StoredChange
-from unmerge.checkpoints.checkpoint import is_vocabulary
+from unmerge.checkpoints.vocabulary import is_outside
 from unmerge.core.errors import BadInput
 from unmerge.decomposition.dictionary import Vector
 from unmerge.vectors import Delta
@@ -86,7 +86,7 @@ def place(target: Checkpoint, removed: Changes) -> Placement:
         remaining += _skipped(target, vector)
         for tensor, shape in vector.shapes.items():
             names = target.copies(tensor)
-            if not names or not all(fits(target.shapes[name], shape, vocabulary=is_vocabulary(tensor)) for name in names):
+            if not names or not all(fits(target.shapes[name], shape, vocabulary=is_outside(tensor)) for name in names):
                 found = f"shape {target.shapes[names[0]]}" if names else "no such tensor"
                 raise BadInput(
                     expected=f"a tensor of shape {shape}, which {vector.name} changes",
@@ -101,8 +101,8 @@ def place(target: Checkpoint, removed: Changes) -> Placement:
                 continue
             for name in names:
                 parts.setdefault(name, []).append(Part(vector, tensor, coefficient))
-            if (rows := target.shapes[names[0]][:1]) > shape[:1]:
-                reason = f"rows {shape[0]} to {rows[0] - 1} are of tokens that the component was read without"
+            if shape and (rows := target.parts[names[0]].all_rows) > shape[0]:
+                reason = f"rows {shape[0]} to {rows - 1} are of tokens that the component was read without"
                 remaining.append(Remaining(component=vector.name, tensor=tensor, reason=reason))
     return Placement(parts, remaining)
 
