@@ -14,7 +14,8 @@ from unmerge.checkpoints.alignment.layers import layer_of
 from unmerge.checkpoints.alignment.matching import Match, match
 from unmerge.checkpoints.alignment.sample import both
 from unmerge.checkpoints.alignment.tensor_map import TensorMap
-from unmerge.checkpoints.checkpoint import Checkpoint, is_vocabulary
+from unmerge.checkpoints.checkpoint import Checkpoint
+from unmerge.checkpoints.vocabulary import is_vocabulary
 
 PERMUTED = "channels permuted"
 #: a permutation is believed where it brings at least this share of the channels together. Over all tests between .7 and .95 say the same

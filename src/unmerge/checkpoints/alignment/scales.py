@@ -21,7 +21,8 @@ from unmerge.checkpoints.alignment.aligned_checkpoint import AlignedCheckpoint, 
 from unmerge.checkpoints.alignment.layers import layer_of
 from unmerge.checkpoints.alignment.sample import both
 from unmerge.checkpoints.alignment.tensor_map import TensorMap
-from unmerge.checkpoints.checkpoint import Checkpoint, is_vocabulary
+from unmerge.checkpoints.checkpoint import Checkpoint
+from unmerge.checkpoints.vocabulary import is_vocabulary
 
 RESCALED = "channels rescaled"
 #: a pair is believed if both sides' logarithms cancel up to this share of what they are. Two sides that change by themselves leave 1; seen:
