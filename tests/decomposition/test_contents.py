@@ -131,6 +131,40 @@ def test_several_adapters_of_one_model_as_peft_writes_them(zoo: Path, tmp_path: 
     assert text.endswith("found folders that hold one (facts, style); name one of them")
 
 
+@pytest.mark.parametrize("merged_before", [False, True])
+def test_a_model_saved_before_its_adapter_was_merged(merged_before: bool, zoo: Path, names: list[str], tmp_path: Path) -> None:
+    """The state dict of PEFT's own model, written as a checkpoint; what acts is what PEFT's merge changes, whatever else was trained."""
+    folder, base = tmp_path / "dump", open_base(zoo / "zoo-base")
+    model = transformers.AutoModelForCausalLM.from_pretrained(zoo / "zoo-base", dtype=torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapped = peft.PeftModel.from_pretrained(model, zoo / "known" / names[0])
+        wrapped.base_model.model.model.norm.weight.data += 0.25
+        if merged_before:
+            wrapped.merge_adapter()
+        state = {name: values.detach().clone().contiguous() for name, values in wrapped.state_dict().items()}
+        truth = wrapped.merge_and_unload().state_dict() if not merged_before else {}
+    folder.mkdir()
+    shutil.copy(zoo / "zoo-base" / "config.json", folder)
+    save_file(state, folder / "model.safetensors")
+    assert any("lora_A.default" in name for name in state)
+    assert "found a model that was saved before its adapter was merged" in refusal(lambda: open_vector(folder, base)), "its scale is not known"
+    shutil.copy(zoo / "known" / names[0] / "adapter_config.json", folder)
+    if merged_before:
+        assert "expected base_layer weights without the adapter's change, found weights into which it was merged" in refusal(
+            lambda: open_vector(folder, base)
+        )
+        return
+    target = open_vector(folder, base)
+    assert target.notes == ("dump was saved before its adapter was merged: what acts, base_layer and the adapter on it, was read",)
+    assert "model.norm.weight" in target.shapes
+    for tensor in target.shapes:
+        torch.testing.assert_close(target.delta(tensor).dense(), truth[tensor] - base.read(tensor).float(), atol=1e-6, rtol=0)
+    assert "model.embed_tokens.weight" not in target.shapes, "what is the base's own does not count"
+    result = decompose(target, open_dictionary([zoo / "known"], base), base)
+    assert result.coefficient(names[0]) == pytest.approx(1.0, abs=0.01)
+
+
 def test_states_of_a_training_are_named_and_not_read(zoo: Path, merged: Merged, names: list[str], tmp_path: Path) -> None:
     known = zoo / "known"
     shutil.copytree(known / names[0], tmp_path / "dictionary" / "run")

@@ -206,5 +206,5 @@ def _refuse_unmerged(files: TensorFiles) -> None:
             found="a model that was saved before its adapter was merged (base_layer, lora_A, lora_B)",
             where=files.folder,
             tensor=beside,
-            hint="merge it (merge_and_unload), then save it; or give its base and its adapter",
+            hint="merge it (merge_and_unload) and save it, or put the adapter_config.json of its adapter beside it",
         )

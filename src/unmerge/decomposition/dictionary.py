@@ -18,6 +18,7 @@ from unmerge.checkpoints.files import TensorFiles, existing_folder
 from unmerge.checkpoints.formats import named_format
 from unmerge.checkpoints.hub import located, short_name
 from unmerge.core.errors import BadInput, unknown_name
+from unmerge.decomposition.unmerged import is_unmerged, open_unmerged
 
 Vector = Adapter | Difference
 #: what PEFT calls an adapter that was given no name
@@ -173,6 +174,8 @@ def _inside(folder: Path) -> Path:
 def _opened(contents: Contents, base: Checkpoint | None) -> Vector:
     """What lies in a folder of one kind of weights."""
     folder = contents.folder
+    if contents.is_leftover and base is not None and is_unmerged(folder):
+        return open_unmerged(folder, base)
     if contents.is_leftover or (contents.adapter and not contents.adapter_config and contents.model):
         left = CONFIG if contents.adapter_config else f"{WEIGHTS}.safetensors"
         return _noted(_difference(folder, base), f"holds a checkpoint and {left} alone, a part of an adapter: the checkpoint was read")
