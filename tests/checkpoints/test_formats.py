@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from unmerge.checkpoints import Adapter, Checkpoint
 from unmerge.checkpoints.contents import Contents
@@ -99,22 +99,36 @@ def test_a_folder_of_another_format(make_checkpoint: Any, make_adapter: Any) -> 
         f"{model / 'merged.gguf'}: expected weights in model.safetensors, found a GGUF file of llama.cpp; "
         "give the safetensors checkpoint that it was converted from"
     )
-    adapter = make_adapter("adapter", {})
-    (adapter / "adapter_model.safetensors").unlink()
-    settings = {"fine_tune_type": "lora", "num_layers": 1, "lora_parameters": {"rank": 2, "scale": 20.0}}
-    (adapter / "adapter_config.json").write_text(json.dumps(settings))
-    saved(f"{Q}.lora_a", f"{Q}.lora_b")(adapter / "adapters.safetensors")
-    text = refusal(lambda: Adapter.open(adapter))
-    assert "found an MLX adapter (lora_a, lora_b); write it as a PEFT adapter" in text
+
+
+def mlx(folder: Path, **settings: object) -> Path:
+    """An adapter as mlx-lm writes it."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    save_file({f"{Q}.lora_a": torch.randn(6, 2), f"{Q}.lora_b": torch.randn(2, 4)}, folder / "adapters.safetensors")
+    whole = {"fine_tune_type": "lora", "num_layers": 1, "model": "a/base", "lora_parameters": {"rank": 2, "scale": 20.0, "dropout": 0.0}}
+    (folder / "adapter_config.json").write_text(json.dumps(whole | settings))
+    return folder
+
+
+def test_an_mlx_adapter_is_read(tmp_path: Path) -> None:
+    """s (a b)^T."""
+    folder = mlx(tmp_path / "mlx")
+    tensors = load_file(folder / "adapters.safetensors")
+    adapter = Adapter.open(folder)
+    assert adapter.shapes == {f"{Q}.weight": (4, 6)}
+    assert adapter.config.base_name == "a/base"
+    torch.testing.assert_close(adapter.delta(f"{Q}.weight").dense(), 20.0 * (tensors[f"{Q}.lora_a"] @ tensors[f"{Q}.lora_b"]).T)
+    text = refusal(lambda: Adapter.open(mlx(tmp_path / "dora", fine_tune_type="dora")))
+    assert "expected an MLX adapter of type lora with a rank and a scale, found dora of rank 2 and scale 20.0; fuse it" in text
+    assert "found 'scale'" in refusal(lambda: Adapter.open(mlx(tmp_path / "bare", lora_parameters={"rank": 2})))
+    assert "expected rank 3" in refusal(lambda: Adapter.open(mlx(tmp_path / "other", lora_parameters={"rank": 3, "scale": 1.0})))
 
 
 def test_what_is_said_of_a_foreign_lora_makes_an_adapter_of_it(make_adapter: Any) -> None:
-    """The laws that the hints state, against the formats' own: s (a b)^T for MLX, alpha / rank x up down for kohya."""
+    """The law that the hint states, against the format's own: alpha / rank x up down for kohya."""
     torch.manual_seed(0)
-    a, b, down, up = torch.randn(6, 2), torch.randn(2, 4), torch.randn(2, 6), torch.randn(4, 2)
-    scale, alpha = 20.0, 3.0
-    mlx = make_adapter("mlx", {f"{Q}.lora_A.weight": a.T, f"{Q}.lora_B.weight": b.T}, lora_alpha=scale * 2)
-    torch.testing.assert_close(Adapter.open(mlx).delta(f"{Q}.weight").dense(), scale * (a @ b).T)
+    alpha, down, up = 3.0, torch.randn(2, 6), torch.randn(4, 2)
     kohya = make_adapter("kohya", {f"{Q}.lora_A.weight": down, f"{Q}.lora_B.weight": up}, lora_alpha=alpha)
     torch.testing.assert_close(Adapter.open(kohya).delta(f"{Q}.weight").dense(), alpha / 2 * up @ down)
 

@@ -70,20 +70,20 @@ class Adapter:
     _taken: dict[tuple[str, int | None], LowRank] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
-    def open(folder: Path, base: Checkpoint | None = None, config: AdapterConfig | None = None, weights: str = WEIGHTS) -> Adapter:
+    def open(folder: Path, base: Checkpoint | None = None, config: AdapterConfig | None = None, weights: str | None = None) -> Adapter:
         """Open an adapter; only headers are read.
 
         Args:
             folder: with ``adapter_config.json`` and ``adapter_model.safetensors``.
             base: its names and shapes decide how the adapter's are read; needed for DoRA, saved modules, trained biases, PiSSA and OLoRA.
             config: taken in place of ``adapter_config.json`` where there is none.
-            weights: the stem of the file of weights.
+            weights: the stem of the file of weights, where it is not the configuration's.
 
         Raises:
             BadInput: no adapter, a type that does not add, damaged files, another base.
         """
         config = config or AdapterConfig.read(folder)
-        files = TensorFiles.find(folder, weights)
+        files = TensorFiles.find(folder, weights or config.weights or WEIGHTS)
         keys = Keys.read(config, files)
         found = changes_of(config, files, keys, base)
         if not found.by_tensor:

@@ -18,6 +18,8 @@ from unmerge.core.records import read_json
 Number = TypeVar("Number", int, float)
 
 CONFIG = "adapter_config.json"
+#: the stem of mlx-lm's file of weights
+MLX_WEIGHTS = "adapters"
 ADDITIVE = ("LORA", "LOHA", "LOKR")
 _MULTIPLICATIVE = ("IA3", "OFT", "BOFT", "HRA", "ROAD", "PSOFT", "HIRA", "GLORA")
 _PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT", "CARTRIDGE")
@@ -53,6 +55,7 @@ class AdapterConfig:
         base_name: the base as recorded, if it is.
         start: ``pissa``, ``pissa_niter_N`` or ``olora``, where the factors began as a part of the base; None where they did not, or where
             nothing is said of it.
+        weights: the stem of the file of weights, where it is not PEFT's.
         is_stated: whether there is a configuration; where there is none, ranks are the file's and the scale is 1.
     """
 
@@ -67,6 +70,7 @@ class AdapterConfig:
     tied: bool
     base_name: str | None
     start: str | None = None
+    weights: str | None = None
     is_stated: bool = True
 
     @staticmethod
@@ -85,6 +89,8 @@ class AdapterConfig:
         if not file.exists():
             raise BadInput(expected=f"a PEFT adapter with {CONFIG}", found="none", where=folder, hint="check the path")
         raw = read_json(file, "a PEFT adapter's configuration")
+        if isinstance(raw, dict) and isinstance(raw.get("lora_parameters"), dict) and "peft_type" not in raw:
+            return _of_mlx(raw, file)
         if not isinstance(raw, dict) or "peft_type" not in raw:
             expected = "a PEFT configuration with peft_type"
             raise named_format(sorted(folder.iterdir()), f"{expected}, and weights in adapter_model.safetensors") or BadInput(
@@ -142,6 +148,23 @@ def _by_pattern(pattern: Mapping[str, Number], module: str, default: Number) -> 
         if re.match(rf"(.*\.)?({key})$", module):
             return value
     return default
+
+
+def _of_mlx(raw: Mapping[str, Any], file: Path) -> AdapterConfig:
+    """mlx-lm's configuration: a LoRA's scale is stated as it is, and there is no alpha."""
+    kind, settings = raw.get("fine_tune_type", "lora"), raw["lora_parameters"]
+    try:
+        rank, scale = int(settings["rank"]), float(settings["scale"])
+        if kind != "lora" or rank < 1 or not math.isfinite(scale):
+            raise ValueError(f"{kind} of rank {rank} and scale {scale}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            expected="an MLX adapter of type lora with a rank and a scale",
+            found=str(error),
+            where=file,
+            hint="fuse it into its base (mlx_lm.fuse) and give the checkpoint",
+        ) from error
+    return AdapterConfig("LORA", rank, scale * rank, {}, {}, False, False, False, False, raw.get("model"), weights=MLX_WEIGHTS)
 
 
 def _start(raw: Mapping[str, Any]) -> str | None:

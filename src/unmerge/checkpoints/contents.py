@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unmerge.checkpoints.adapter import WEIGHTS
-from unmerge.checkpoints.adapter_config import CONFIG
+from unmerge.checkpoints.adapter_config import CONFIG, MLX_WEIGHTS
 from unmerge.checkpoints.formats import is_image_model, named_format
 from unmerge.core.errors import BadInput
 
@@ -37,7 +37,7 @@ class Contents:
         """Look into a folder."""
         return Contents(
             folder,
-            adapter=_weights(folder, WEIGHTS) or (folder / f"{WEIGHTS}.bin").exists(),
+            adapter=_weights(folder, WEIGHTS) or _weights(folder, MLX_WEIGHTS) or (folder / f"{WEIGHTS}.bin").exists(),
             adapter_config=(folder / CONFIG).exists(),
             model=_weights(folder, MODEL),
             model_config=(folder / MODEL_CONFIG).exists(),

@@ -110,7 +110,7 @@ FORMATS = (
     Format("a LyCORIS adapter (LoHa)", "write it as a PEFT adapter of type LOHA", lambda look: look.has(".hada_w1_a", ".alpha")),
     Format(
         "an MLX adapter (lora_a, lora_b)",
-        "write it as a PEFT adapter: lora_A is lora_a transposed, lora_B is lora_b transposed, lora_alpha is scale times rank",
+        "put it in a folder of its own as adapters.safetensors, beside its adapter_config.json",
         lambda look: look.has(".lora_a", ".lora_b"),
     ),
     Format(

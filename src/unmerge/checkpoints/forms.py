@@ -4,6 +4,7 @@ LoRA            s B A                                (Hu et al. 2021, arXiv 2106
 DoRA            m (W + s B A) / ||W + s B A|| - W    norm over each row (Liu et al. 2024, arXiv 2402.09353)
 LoHa            s (A1 B1) o (A2 B2)                  (Hyeon-Woo et al. 2022, arXiv 2108.06098)
 LoKr            s (W1 kron W2)                       (Yeh et al. 2024, arXiv 2309.14859)
+MLX's LoRA      s (a b)^T
 saved modules   W' - W
 """
 
@@ -65,6 +66,20 @@ class Lora(Form):
         b, a = wide(parts["lora_B.weight"]), wide(parts["lora_A.weight"])
         b = b if scale == 1 else b * scale
         return LowRank(a.T, b.T) if transposed else LowRank(b, a)
+
+
+class MlxLora(Form):
+    """s (a b)^T, as mlx-lm has it; a: (in, r), b: (r, out)."""
+
+    def shape(self, shapes: Shapes, transposed: bool) -> Shape:
+        into, out = _product(shapes["lora_a"], shapes["lora_b"])
+        return (out, into)
+
+    def rank(self, shapes: Shapes) -> int | None:
+        return shapes["lora_a"][1]
+
+    def delta(self, parts: Parts, scale: float, transposed: bool, base: Tensor | None) -> Delta:
+        return LowRank(wide(parts["lora_b"]).T * scale, wide(parts["lora_a"]).T)
 
 
 class EmbeddingLora(Form):
@@ -192,6 +207,7 @@ EMBEDDING_LORA = EmbeddingLora(frozenset({"lora_embedding_A", "lora_embedding_B"
 #: every form, for the weight of a module; the one whose parts are exactly those present is it
 WEIGHT_FORMS: tuple[Form, ...] = (
     LORA,
+    MlxLora(frozenset({"lora_a", "lora_b"})),
     EMBEDDING_LORA,
     Dora(frozenset({"lora_A.weight", "lora_B.weight", "lora_magnitude_vector"}), needs_base=True),
     EmbeddingDora(frozenset({"lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector"}), needs_base=True),
