@@ -75,6 +75,8 @@ class Sample:
         grids: of the tensors, the dtype that the target's values lie on.
         stored: of the tensors, the dtype of the base.
         elsewhere: tensors that no atom changes.
+        tensors: their names.
+        source: what was read.
     """
 
     base: Tensor
@@ -84,6 +86,8 @@ class Sample:
     grids: tuple[torch.dtype, ...]
     stored: tuple[torch.dtype, ...]
     elsewhere: Elsewhere = Elsewhere()
+    tensors: tuple[str, ...] = ()
+    source: Grid | None = None
 
     @staticmethod
     def of(atoms: Sequence[TaskVector], target: TaskVector, grid: Grid, watch: Callable[[Iterable[str]], Iterable[str]] = iter) -> Sample:
@@ -109,7 +113,7 @@ class Sample:
             stored.append(values.dtype)
         base, change, owner = (torch.cat([part[place] for part in parts]) for place in range(3))
         unrounded = torch.cat([part[3] for part in parts], dim=1)
-        return Sample(base, change, unrounded, owner, tuple(grids), tuple(stored), Elsewhere(changed, lost))
+        return Sample(base, change, unrounded, owner, tuple(grids), tuple(stored), Elsewhere(changed, lost), tuple(tensors), grid)
 
     def only(self, atoms: Sequence[int]) -> Sample:
         """The same weights, some of the atoms."""

@@ -115,6 +115,10 @@ class Order:
         """(w,) the merged weights."""
         return weights.on_grid(self.before_last(weights, coefficients))
 
+    def beside_others(self, weights: Weights, coefficients: Matrix) -> Tensor:
+        """(w,) the weights to which something else is then added: of adapters that were merged one after another they were rounded."""
+        return self.forward(weights, coefficients) if self.sequence else self.before_last(weights, coefficients)
+
     def offset(self, weights: Weights, regressors: Tensor, coefficients: Matrix) -> Tensor:
         """(w,) the error of the roundings before the last one: what the merged weights then have beside W + sum_i c_i regressor_i."""
         return self.before_last(weights, coefficients) - weights.base - torch.from_numpy(coefficients) @ regressors
@@ -154,6 +158,12 @@ def orders(atoms: int, *, rounds_base: bool, rounds_parts: bool) -> list[Order]:
     plain += [Order(sequence=sequence), Order(atoms_first=True, sequence=sequence)] if several else []
     plain += [Order(arithmetic=Arithmetic.PRODUCTS, sequence=places) for places in (sequence, ())] if several and rounds_parts else []
     return plain + ([replace(order, base_first=True) for order in plain] if rounds_base else [])
+
+
+def orders_beside_others(atoms: int) -> list[Order]:
+    """The orders that may be told where something unknown was merged as well, simplest first."""
+    sequence = tuple(range(atoms))
+    return [TOGETHER, Order(atoms_first=True), *(Order(sequence=places) for places in dict.fromkeys((sequence, sequence[::-1])))]
 
 
 def swaps(order: Order) -> Sequence[Order]:
