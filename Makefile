@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format zoo bench certificate families calibration verification full-finetunes recover recover-forms results audit-image audit-schema orthoreg small-proposal study second-zoo harder-zoo circuits docs docs-commands clean
+.PHONY: help demo test lint format zoo bench certificate rounding families calibration verification full-finetunes recover recover-forms results audit-image audit-schema orthoreg small-proposal study second-zoo harder-zoo circuits docs docs-commands clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ calibration: .venv/.runtime  ## p-values and claims of identity on the families,
 	$(BIN)/python benchmarks/calibration.py --part 0/2 & $(BIN)/python benchmarks/calibration.py --part 1/2 && wait
 	$(BIN)/python benchmarks/calibration.py
 	$(BIN)/python scripts/calibration_page.py
+
+rounding: .venv/.runtime  ## name the order of rounding of merges by PEFT, mergekit and scripts; writes docs/rounding-measured.md; goes on where it was stopped
+	$(BIN)/python benchmarks/rounding.py
+	$(BIN)/python scripts/rounding_page.py
 
 runs/full/checkpoints: .venv/.runtime
 	$(BIN)/python benchmarks/full_finetunes.py --only-train

@@ -1,7 +1,7 @@
 """The coefficients of present atoms, found in the way that what is left allows.
 
-intervals       rounding explains every weight, or hides so much that nothing else can: the intervals that it leaves are sharper by far.
-oblique         something unknown is left: it is projected off.
+intervals       rounding explains every weight: the intervals that it leaves are sharper by far. Also where it hides much beside what has no rank.
+oblique         something unknown is left: it is projected off; where changes are of a few steps of the grid, off the target before its rounding.
 least squares   nothing unknown is left: what remains is noise (dare's masks). Also where small changes were trimmed (ties): no one
                 coefficient acted, and what is left has a rank without being unknown.
 """
@@ -20,7 +20,7 @@ from unmerge.certificate.directions import Directions
 from unmerge.certificate.duplicates import leak
 from unmerge.certificate.evidence import DIRECTIONS, TensorEvidence, low_rank
 from unmerge.certificate.oblique import oblique
-from unmerge.certificate.refined import ROUNDS, Looked, refined
+from unmerge.certificate.refined import ROUNDS, Looked, Refined, refined
 from unmerge.certificate.rounding import FIGURES, Sample
 from unmerge.certificate.rounding_fit import RoundingFit, rounding_fit
 from unmerge.certificate.rounding_order import TOGETHER
@@ -124,7 +124,12 @@ def measure(
     doubt = np.zeros(len(chosen))
     if sample and rounded and coarse and rank:
         known, some = [atoms[atom] for atom in chosen], _some(looked, seen)
-        before = settled(known, target, sample, rounded.coefficients, lambda vector, c: refined(known, vector, some, c, watch, rounds=1))
+
+        def project(vector: TaskVector, guess: Matrix) -> tuple[Matrix, Refined]:
+            found = refined(known, vector, some, guess, watch, rounds=1)
+            return found.coefficients, found
+
+        before = settled(known, target, sample, rounded.coefficients, project)
         if before:
             doubt = _MISSING * np.abs(before.coefficients - closer.coefficients)
             closer, names, coarse = before, tuple(item.tensor for item in some), False

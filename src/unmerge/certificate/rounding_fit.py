@@ -26,6 +26,8 @@ _COMPARED = 60_000
 _ROUNDS, _STILL = 8, 1e-7
 #: secants: how many, how many of them may bring nothing, and how long the first, the longest and the shortest are, relative to the coefficients
 _SECANTS, _PATIENCE, _FIRST_STEP, _LONGEST, _SHORTEST = 16, 3, 0.05, 0.3, 1e-5
+#: a base that is stored so many times finer than the target's grid rounds nothing that is merged into it: float32 beside 16 bits
+_FINER = 1024
 #: an order is worse than the best where of the weights that only one of them gives exactly, the best gives more, by so many standard
 #: deviations of chance
 _WORSE = 4.0
@@ -97,8 +99,9 @@ def _compared(sample: Sample, start: Matrix) -> tuple[tuple[Order, ...], Matrix]
     """The orders that give most of the weights exactly, simplest first, and coefficients under the first of them."""
     rounds_base = bool((sample.on_grid(sample.base) != sample.base).any())
     rounds_parts = any(torch.finfo(dtype).eps > torch.finfo(torch.float32).eps for dtype in sample.grids)
+    rounds_atoms = any(torch.finfo(base).eps * _FINER >= torch.finfo(grid).eps for base, grid in zip(sample.stored, sample.grids, strict=True))
     fits: list[tuple[Order, Matrix]] = []
-    for order in orders(len(start), rounds_base=rounds_base, rounds_parts=rounds_parts):
+    for order in orders(len(start), rounds_base=rounds_base, rounds_parts=rounds_parts, rounds_atoms=rounds_atoms):
         guess = max([found for _, found in fits], key=lambda found: int(_exact(sample, order, found).sum()), default=start)
         fits.append(_best_sequence(sample, order, _fitted(sample, order, guess)))
     exact = [_exact(sample, *fit) for fit in fits]

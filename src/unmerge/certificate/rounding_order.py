@@ -2,7 +2,7 @@
 
     together                    round(W + sum_i c_i d_i)                          float32 merges saved in 16 bits, one adapter by PEFT
     together, sum rounded       round(W + round(sum_i c_i d_i))                   PEFT's add_weighted_adapter (cat) on a 16-bit base, safe_merge, MLX
-    together, products rounded  round(W + round(sum_i round(c_i d_i)))            by hand, all in 16 bits
+    together, products rounded  round(W + round(round(c_1 d_1) + ...))            by hand, all in 16 bits; mergekit's task arithmetic
     one after another           W <- round(W + c_i d_i) for each i                PEFT's merge of several adapters; merges of merges, each saved
     ... products rounded        W <- round(W + round(c_i d_i)) for each i         the same with safe_merge
     atoms rounded first         V_i = round(W + d_i) - W in place of d_i          mergekit, which merges every adapter into the base beforehand
@@ -108,7 +108,12 @@ class Order:
         total = torch.zeros_like(value)
         for atom, number in zip(weights.atoms, numbers, strict=True):
             part = number * self._change(weights, value, atom)
-            total += self._product(weights, part) if self.arithmetic == Arithmetic.PRODUCTS else part
+            if self.arithmetic == Arithmetic.PRODUCTS:
+                part = weights.on_grid(part)
+                # a script adds one product to the others in 16 bits; mergekit stacks them, and torch sums a stack in float32
+                total = total + part if self.atoms_first else weights.on_grid(total + part)
+            else:
+                total = total + part
         return value + (weights.on_grid(total) if self.arithmetic else total)
 
     def forward(self, weights: Weights, coefficients: Matrix) -> Tensor:
@@ -144,20 +149,22 @@ class Order:
 TOGETHER = Order()
 
 
-def orders(atoms: int, *, rounds_base: bool, rounds_parts: bool) -> list[Order]:
+def orders(atoms: int, *, rounds_base: bool, rounds_parts: bool, rounds_atoms: bool) -> list[Order]:
     """The orders to be tried, simplest first; sequences are those of the dictionary, and searched for afterwards.
 
     Args:
         atoms: how many there are; of one alone products and sum are the same, and so are together and one after another.
         rounds_base: whether the base does not lie on the target's grid.
         rounds_parts: whether the grid is coarser than float32, so that products and sums may have been rounded to it or not.
+        rounds_atoms: whether the base is stored as coarsely as the target, so that an atom that is merged into it is rounded.
     """
     several, sequence = atoms > 1, tuple(range(atoms))
     plain = [TOGETHER, Order(atoms_first=True)]
     plain += [Order(arithmetic=Arithmetic.SUM), Order(atoms_first=True, arithmetic=Arithmetic.PRODUCTS)] if rounds_parts else []
     plain += [Order(sequence=sequence), Order(atoms_first=True, sequence=sequence)] if several else []
     plain += [Order(arithmetic=Arithmetic.PRODUCTS, sequence=places) for places in (sequence, ())] if several and rounds_parts else []
-    return plain + ([replace(order, base_first=True) for order in plain] if rounds_base else [])
+    bases = [replace(order, base_first=True) for order in plain] if rounds_base else []
+    return [order for order in plain if rounds_atoms or not order.atoms_first] + bases
 
 
 def orders_beside_others(atoms: int) -> list[Order]:

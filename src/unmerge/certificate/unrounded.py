@@ -36,6 +36,8 @@ from unmerge.vectors.entries import rows
 
 Matrix = NDArray[np.float64]
 
+Project = Callable[[TaskVector, Matrix], tuple[Matrix, Refined]]
+
 #: rounds of sigma from the cells and the cells' means from sigma. Of changes of half a step each brings half of what is missing
 _ROUNDS = 8
 #: turns of coefficients and target; the relative change below which both are still; and how far coefficients may go, relative to the largest
@@ -50,9 +52,7 @@ _FAR = 1e-12
 _MOST = 20.0
 
 
-def settled(
-    atoms: Sequence[TaskVector], target: TaskVector, sample: Sample, start: Matrix, project: Callable[[TaskVector, Matrix], Refined]
-) -> Refined | None:
+def settled(atoms: Sequence[TaskVector], target: TaskVector, sample: Sample, start: Matrix, project: Project) -> Refined | None:
     """Project what is unknown off a target as it was before it was rounded, until coefficients and target agree.
 
     Args:
@@ -60,7 +60,7 @@ def settled(
         target: the target.
         sample: its weights, which tell the grid that each tensor lies on.
         start: (k,) a first guess.
-        project: projects what is unknown off a target, from a guess of the coefficients.
+        project: projects what is unknown off a target, from a guess of the coefficients: (k,) new ones, and what was found on the way.
 
     Returns:
         The last projection; None where the coefficients ran away.
@@ -70,8 +70,8 @@ def settled(
     grids = dict(zip(sample.tensors, sample.grids, strict=True))
     order, (coefficients, found) = likeliest(sample.thinned(_COMPARED), start), (start, None)
     for _ in range(_TURNS):
-        found = project(Unrounded(target, atoms, tuple(coefficients.tolist()), sample.source.base, grids, order), coefficients)
-        moved, coefficients = np.abs(found.coefficients - coefficients).max(), found.coefficients
+        new, found = project(Unrounded(target, atoms, tuple(coefficients.tolist()), sample.source.base, grids, order), coefficients)
+        moved, coefficients = np.abs(new - coefficients).max(), new
         if np.abs(coefficients - start).max() > _AWAY * np.abs(start).max():
             return None
         if moved <= _STILL * np.abs(coefficients).max():
