@@ -124,7 +124,7 @@ def targets() -> list[Wanted]:
         for place in range(8):
             seed += 1
             dtype = way.dtypes[place % len(way.dtypes)]
-            atoms = min(1 + (seed + place // 3) % 3, way.most)
+            atoms = min(1 + (seed + place) % 3, way.most)
             names = [f"atom{(seed + 2 * other) % KNOWN}" for other in range(atoms)]
             amounts = (0.8, 1.0, 0.35, 0.6, 1.2)
             weights = {name: amounts[(seed + at) % len(amounts)] for at, name in enumerate(names)}
