@@ -19,14 +19,13 @@ from unmerge.checkpoints.write_adapter import write_adapter
 from unmerge.cli import app
 from unmerge.core.errors import BadInput
 from unmerge.decomposition import Decomposition, Dictionary, decompose, open_base, open_dictionary, open_vector, spaces
-from unmerge.decomposition.blocks import OUTSIDE, kind_of, layer_of
 from unmerge.decomposition.compressed import Over, compress, read_compressed
 from unmerge.decomposition.dictionary import Vector
 from unmerge.decomposition.mask import even_counts, mask
 from unmerge.decomposition.run import METHODS
 from unmerge.decomposition.spaces import SPACES, at_once
 from unmerge.solvers import SOLVERS, Blocks, Problem, Solution
-from unmerge.vectors import LowRank, entries, gram
+from unmerge.vectors import OUTSIDE, LowRank, entries, gram, kind_of, layer_of
 
 Array = NDArray[np.float64]
 

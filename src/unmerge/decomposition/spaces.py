@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unmerge.decomposition.blocks import layer_of, problem_of, rows_by
+from unmerge.decomposition.blocks import problem_of, rows_by
 from unmerge.decomposition.mask import ENTRIES, mask
 from unmerge.solvers import LAYERS, Solution, Solver
-from unmerge.vectors import ChangedWeights, Gram, MaskedWeights, TaskVector, gram
+from unmerge.vectors import ChangedWeights, Gram, MaskedWeights, TaskVector, gram, layer_of
 
 Watch = Callable[[Iterable[str]], Iterable[str]]
 Products = Callable[[Sequence[TaskVector], TaskVector, Watch], Gram]

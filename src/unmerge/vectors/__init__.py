@@ -22,11 +22,13 @@ from unmerge.vectors.gram import AllWeights, Gram, Stack, Weights, gram
 from unmerge.vectors.restricted import ChangedWeights, MaskedWeights
 from unmerge.vectors.scratch import in_scratch
 from unmerge.vectors.source import Held, Skipped, TaskVector, common
+from unmerge.vectors.tensor_names import OUTSIDE, kind_of, layer_of
 from unmerge.vectors.threads import each_tensor, torch_threads
 
 __all__ = [
     "DEVICE",
     "LARGE",
+    "OUTSIDE",
     "AllWeights",
     "ChangedWeights",
     "Delta",
@@ -51,7 +53,9 @@ __all__ = [
     "gram",
     "in_scratch",
     "is_large",
+    "kind_of",
     "largest",
+    "layer_of",
     "norm_squared",
     "placed",
     "root",

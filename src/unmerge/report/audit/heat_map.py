@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from unmerge.decomposition.blocks import OUTSIDE, kind_of, layer_of
 from unmerge.decomposition.result import Component
 from unmerge.report.audit.svg import DEEP, add, drawing, tip
 from unmerge.report.identity import called
+from unmerge.vectors import OUTSIDE, kind_of, layer_of
 
 #: all cells together are about so wide, each at least and at most so; and so high
 _ACROSS, _LEAST, _MOST, _HIGH = 228.0, 9.0, 44.0, 24.0
