@@ -44,7 +44,7 @@ def estimates(atoms: list[Held], target: Held) -> tuple[np.ndarray, np.ndarray]:
     squares = solve(products.gram.sum(0), products.correlation.sum(0))
     evidence = gather(atoms, target, np.zeros((0, len(atoms))), NAMES)
     own = [Directions.of(low_rank(atoms, range(len(atoms)), name), DIRECTIONS) for name in NAMES]
-    return squares, oblique(evidence, list(range(len(atoms))), own, squares)
+    return squares, oblique(evidence, list(range(len(atoms))), own, squares).together
 
 
 def test_exact_without_noise() -> None:

@@ -75,7 +75,7 @@ def test_coefficients_beside_something_unknown(steps: float, sequence: bool) -> 
 
     def project(vector: TaskVector, guess: np.ndarray) -> tuple[np.ndarray, Refined]:
         found = refined(atoms, vector, LOOKED, guess, rounds=1)
-        return found.coefficients, found
+        return found.coefficients[0], found
 
     before = settled(atoms, target, sample, start, project)
     assert before is not None

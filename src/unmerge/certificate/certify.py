@@ -10,17 +10,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from unmerge.certificate.coefficients import Measured, measure
 from unmerge.certificate.correlation import CorrelationTest
 from unmerge.certificate.duplicates import families, leak, settle
 from unmerge.certificate.evidence import TensorEvidence, gather
-from unmerge.certificate.presence import LEVEL, SURROGATES, Presence, PresenceTest, stand_ins, surrogate_weights
+from unmerge.certificate.identity import RELATED, Identity, Likeness
+from unmerge.certificate.members import Content, Look, settle_identity
+from unmerge.certificate.presence import LEVEL, SURROGATES, Presence, PresenceTest, apparent, stand_ins, surrogate_weights
+from unmerge.certificate.profile import Group
 from unmerge.certificate.rounding import Grid, Sample
 from unmerge.certificate.rounding_fit import RoundingFit, rounding_fit
 from unmerge.certificate.systems import solve
@@ -31,6 +33,9 @@ Watch = Callable[[Iterable[str]], Iterable[str]]
 
 #: an atom with at most this p-value may be proven by the weights where subspaces do not suffice
 SUSPECTED = 0.05
+#: an atom that shows this share of what it would show, and of which nothing can be subtracted, is named as a relative (cosine .77). Below,
+#: adapters from one initialisation come near it (.45 seen at cosine .33)
+RELATED_FROM = 0.6
 #: and it must contribute at least this share of what the largest component does
 LEAST = 0.01
 
@@ -57,6 +62,8 @@ class Found:
     group: tuple[int, ...]
     by_tensor: Mapping[str, float]
     agreement: float
+    likeness: Likeness
+    profile: tuple[Group, ...]
 
 
 @dataclass(frozen=True)
@@ -130,26 +137,24 @@ def certify(
     weights = surrogate_weights(SURROGATES, len(atoms) + made_up, seed, alike)
     evidence = gather(atoms, target, weights, products.tensors, watch)
     test = PresenceTest(evidence, weights, alike, level)
-    apparent = _apparent(products)
-    presence, limits = test.presence(apparent), test.detection_limits(apparent)
+    presence, limits = test.presence_in_parts(products), test.detection_limits(apparent(products, products.tensors))
     if (dense := _without_rank(evidence, products)).any():
         by_correlation = CorrelationTest(products, level)
         presence = presence.with_others(by_correlation.presence(), dense, level)
         limits = np.where(dense, by_correlation.detection_limits(), limits)
     present = np.flatnonzero(presence.present).tolist()
     chosen, groups = _settled(products, alike, present)
-    sample = Sample.of([atoms[atom] for atom in chosen], target, grid, watch) if grid and chosen else None
+    seen = [item for item in evidence if not item.is_blind]
+    look = Look(atoms, target, products, seen, dense, grid, watch)
     suspected = [atom for atom in np.flatnonzero(presence.p_value <= SUSPECTED).tolist() if atom not in present]
     if grid and suspected and (proven := _proven(atoms, target, grid, products, sorted([*chosen, *suspected]), watch)):
-        chosen, sample = proven
-        groups = {atom: groups.get(atom, ()) for atom in chosen}
-    seen = [item for item in evidence if not item.is_blind]
-    measured = measure(atoms, target, products, [] if dense[chosen].any() else seen, chosen, sample, watch)
-    while len(clear := measured.clear) < len(chosen):
-        chosen, sample = [chosen[place] for place in clear], sample.only(clear) if sample and clear else None
-        measured = measure(atoms, target, products, [] if dense[chosen].any() else seen, chosen, sample, watch)
+        chosen, groups = proven, {atom: groups.get(atom, ()) for atom in proven}
+    content = settle_identity(look, look.components(chosen), alike, groups, presence.score)
+    measured = content.measured
+    found = [_found(content, place, atom, presence, _best(alike, presence, atom)) for place, atom in enumerate(content.chosen)]
+    found += [_related(content, atom, presence, products) for atom in _only_related(chosen, content, alike, presence)]
     return Certificate(
-        found=tuple(_found(measured, place, atom, groups[atom], presence, _best(alike, presence, atom)) for place, atom in enumerate(chosen)),
+        found=tuple(sorted(found, key=lambda one: one.atom)),
         presence=presence,
         containment=np.where(dense, np.nan, _containment(seen, len(atoms))),
         detection_limits=limits,
@@ -161,18 +166,11 @@ def certify(
         rounding_share=measured.rounding_share,
         estimator=measured.estimator,
         stand_ins=made_up,
-        proven=tuple(atom for atom in chosen if not presence.present[_best(alike, presence, atom)]),
-        variant_of=_variants(alike, present, chosen, groups),
+        proven=tuple(atom for atom in content.chosen if not presence.present[_best(alike, presence, atom)]),
+        variant_of=_variants(alike, present, content.chosen, content.groups),
         svd_error=max((item.error for item in seen), default=0.0),
         rounded=measured.rounded,
     )
-
-
-def _apparent(products: Gram) -> Matrix:
-    """(n,) the coefficient that each atom would have by itself."""
-    square = np.einsum("mii->i", products.gram)
-    apparent: Matrix = np.divide(products.correlation.sum(0), square, out=np.zeros_like(square), where=square > 0)
-    return apparent
 
 
 def _without_rank(evidence: Sequence[TensorEvidence], products: Gram) -> NDArray[np.bool_]:
@@ -210,10 +208,8 @@ def _settled(products: Gram, alike: Sequence[Sequence[int]], present: Sequence[i
     return sorted(chosen), groups
 
 
-def _proven(
-    atoms: Sequence[TaskVector], target: TaskVector, grid: Grid, products: Gram, candidates: list[int], watch: Watch
-) -> tuple[list[int], Sample] | None:
-    """The candidates that explain every weight within rounding, if they do.
+def _proven(atoms: Sequence[TaskVector], target: TaskVector, grid: Grid, products: Gram, candidates: list[int], watch: Watch) -> list[int] | None:
+    """The candidates without which the others do not explain every weight within rounding, if all together do.
 
     Where rounding leaves little to see, subspaces may only suspect an atom; but when a few atoms explain every weight, those without
     which they do not are in the target.
@@ -227,7 +223,7 @@ def _proven(
     needed = [place for place in range(len(candidates)) if low[place] > 0 or high[place] < 0]
     sizes = np.abs(fitted) * np.sqrt(np.einsum("mii->i", products.gram)[candidates])
     needed = [place for place in needed if sizes[place] >= LEAST * sizes.max()]
-    return ([candidates[place] for place in needed], sample.only(needed)) if needed else None
+    return [candidates[place] for place in needed] or None
 
 
 def _variants(alike: Sequence[Sequence[int]], present: Sequence[int], chosen: Sequence[int], groups: Mapping[int, tuple[int, ...]]) -> dict[int, int]:
@@ -242,20 +238,45 @@ def _best(alike: Sequence[Sequence[int]], presence: Presence, atom: int) -> int:
     return min(family, key=lambda member: float(presence.p_value[member]))
 
 
-def _found(measured: Measured, place: int, atom: int, group: tuple[int, ...], presence: Presence, best: int) -> Found:
+def _found(content: Content, place: int, atom: int, presence: Presence, best: int) -> Found:
+    measured = content.measured
     coefficient, own = float(measured.coefficients[place]), measured.by_tensor[:, place]
     low, high = measured.interval[place]
     scatter = np.median(np.abs(own[np.isfinite(own)] / coefficient - 1)) if coefficient and np.isfinite(own).any() else 1.0
+    likeness = measured.likeness[place]
     return Found(
         atom=atom,
         coefficient=coefficient,
         interval=(float(low), float(high)),
-        p_value=float(presence.p_value[best]),
+        p_value=max(float(presence.p_value[best]), likeness.p_value),
         q_value=float(presence.q_value[best]),
-        group=group,
+        group=content.groups[atom],
         by_tensor={name: float(value) for name, value in zip(measured.tensors, own, strict=True) if np.isfinite(value)},
         agreement=float(max(1 - scatter, 0.0)),
+        likeness=_claim(likeness, content.groups[atom], measured.trimmed),
+        profile=measured.profiles[place] if likeness.identity is not Identity.RELATIVE else (),
     )
+
+
+def _only_related(chosen: Sequence[int], content: Content, alike: Sequence[Sequence[int]], presence: Presence) -> list[int]:
+    """Atoms that passed the test and have no coefficient, although they show too much to be strangers; none of whose family is a component."""
+    named = {member for family in alike if any(atom in family for atom in content.chosen) for member in family}
+    return [atom for atom in chosen if atom not in named and presence.score[atom] >= RELATED_FROM and presence.p_value[atom] <= LEVEL]
+
+
+def _related(content: Content, atom: int, presence: Presence, products: Gram) -> Found:
+    """A relative of an atom, with the coefficient that least squares gives it beside the components."""
+    gram, correlation = products.gram.sum(0), products.correlation.sum(0)
+    coefficient = float((correlation[atom] - gram[atom, content.chosen] @ content.measured.coefficients) / gram[atom, atom])
+    p_value, q_value = max(float(presence.p_value[atom]), RELATED.p_value), float(presence.q_value[atom])
+    return Found(atom, coefficient, (-np.inf, np.inf), p_value, q_value, (), {}, 0.0, RELATED, ())
+
+
+def _claim(likeness: Likeness, group: Sequence[int], trimmed: bool) -> Likeness:
+    """No atom is claimed that cannot be told from another one, nor where small changes were trimmed: that leaves something along every atom."""
+    if group or trimmed:
+        return replace(likeness, identity=Identity.UNDECIDED)
+    return likeness
 
 
 def _containment(seen: Sequence[TensorEvidence], atoms: int) -> Matrix:

@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from unmerge.certificate.directions import Directions
 from unmerge.certificate.duplicates import leak
 from unmerge.certificate.evidence import DIRECTIONS, TensorEvidence, low_rank
+from unmerge.certificate.identity import Likeness, leaves_more, likeness, likeness_by_weights
 from unmerge.certificate.oblique import oblique
+from unmerge.certificate.profile import Group, profile, varies
 from unmerge.certificate.refined import ROUNDS, Looked, Refined, refined
 from unmerge.certificate.rounding import FIGURES, Sample
 from unmerge.certificate.rounding_fit import RoundingFit, rounding_fit
 from unmerge.certificate.rounding_order import TOGETHER
-from unmerge.certificate.systems import jackknife_interval, own_answer, solve
+from unmerge.certificate.systems import jackknife_interval, own_answer, own_precision, reduced, solve
 from unmerge.certificate.unrounded import settled
 from unmerge.vectors import Gram, TaskVector, is_large
 
@@ -43,6 +45,11 @@ _LOOKED = 200_000_000
 _MISSING = 0.2
 #: where less than this share of an atom is left after projecting, what is unknown covers it: least squares, and the leak in the interval
 _KEPT = 0.01
+#: an atom that varies acts in a tensor where it shows at least this share of the containment that theory expects; elsewhere its coefficient starts
+#: from 0, so that no rank of what is left is taken for its own. Present atoms show about 1, absent ones below .5
+SHOWN_IN_TENSOR = 0.7
+#: a component that contributes less than this share of the target's squared norm is none. Detection limits lie a hundred times higher
+_LEAST_SHARE = 1e-6
 #: the estimators that unknown components do not move: intervals left by rounding, and projecting off what is unknown
 INTERVALS, OBLIQUE = "intervals", "oblique"
 
@@ -52,7 +59,7 @@ class Measured:
     """Coefficients of k components, and what they leave.
 
     Attributes:
-        coefficients: (k,).
+        coefficients: (k,). Of a component that varies, the mean over its weights.
         interval: (k, 2) at the level ``systems.CONFIDENCE``.
         tensors: (m,) names.
         by_tensor: (m, k) what each tensor says by itself; NaN where it says nothing.
@@ -61,6 +68,9 @@ class Measured:
         unknown_components: how many atoms of the dictionary's usual rank that is.
         trimmed: whether small changes were trimmed, as ties does: then no one coefficient acted, and what is left has a rank of its own.
         rounding_share: what rounding alone would leave of a target made of these components; None without a grid.
+        profiles: (k,) the coefficients of each component by part of the model; empty where it has one in all tensors.
+        likeness: (k,) whether each is its very atom.
+        share: (k,) c^2 ||v||^2 / ||t||^2.
         rounded: how the weights were rounded, where that and the components explain them; else None.
     """
 
@@ -73,14 +83,25 @@ class Measured:
     unknown_components: int | None
     trimmed: bool
     rounding_share: float | None
+    profiles: tuple[tuple[Group, ...], ...]
+    likeness: tuple[Likeness, ...]
+    share: Matrix
     rounded: RoundingFit | None = None
 
     @property
     def clear(self) -> list[int]:
-        """Places of the components whose coefficient is known to be above 0; all of them unless the unknown was projected off."""
-        if self.estimator != OBLIQUE:
-            return list(range(len(self.coefficients)))
-        return np.flatnonzero(self.interval[:, 0] > 0).tolist()
+        """Places of the components whose coefficient is known not to be 0, in all tensors or in a part of them.
+
+        All of them where nothing unknown was projected off and none varies: then a coefficient near 0 is what is left of noise.
+        """
+        return [place for place in range(len(self.coefficients)) if self._is_clear(place)]
+
+    def _is_clear(self, place: int) -> bool:
+        if self.share[place] < _LEAST_SHARE:
+            return False
+        if parts := self.profiles[place]:
+            return any(_excludes_zero(part.interval) for part in parts)
+        return self.estimator != OBLIQUE or _excludes_zero(self.interval[place])
 
 
 def measure(
@@ -89,6 +110,7 @@ def measure(
     products: Gram,
     seen: Sequence[TensorEvidence],
     chosen: Sequence[int],
+    dense: NDArray[np.bool_],
     sample: Sample | None,
     watch: Watch = iter,
 ) -> Measured:
@@ -100,6 +122,7 @@ def measure(
         products: inner products of all atoms and the target, over all weights.
         seen: what the tensors that are not blind say.
         chosen: the k atoms that are present.
+        dense: (k,) which of them have no low rank.
         sample: weights of the target with what the chosen atoms would have changed in them; None where nothing was rounded.
         watch: wraps loops over tensors, for a progress bar.
     """
@@ -107,63 +130,169 @@ def measure(
     squares = solve(systems[0].sum(0), systems[1].sum(0))
     rounded = rounding_fit(sample, squares) if sample else None
     if rounded and rounded.explains:
+        k = len(chosen)
         return Measured(
-            rounded.coefficients, rounded.interval, products.tensors, _own(systems), INTERVALS, 0, 0, False, rounded.rounding_share, rounded
+            coefficients=rounded.coefficients,
+            interval=rounded.interval,
+            tensors=products.tensors,
+            by_tensor=_own(systems),
+            estimator=INTERVALS,
+            unknown_rank=0,
+            unknown_components=0,
+            trimmed=False,
+            rounding_share=rounded.rounding_share,
+            profiles=((),) * k,
+            likeness=(likeness_by_weights(rounded.identical),) * k,
+            share=np.ones(k),
+            rounded=rounded,
         )
-    own = [Directions.of(low_rank(atoms, chosen, item.tensor), DIRECTIONS) for item in seen] if len(chosen) else []
-    first = oblique(seen, chosen, own, squares) if own else squares
-    names = tuple(item.tensor for item in seen)
     trimmed = bool(sample and sample.is_trimmed(squares))
     coarse = bool(sample and not trimmed and sample.coarseness > _COARSE)
-    looked = _looked(seen, chosen, first, products)
+    figures = sample.figures if sample else FIGURES
     # where others than these coefficients are taken, only the rank of what is left is wanted: of large tensors one look is enough
     once = (trimmed or coarse) and any(is_large(item.shape) for item in seen)
-    closer = refined([atoms[atom] for atom in chosen], target, looked, first, watch, rounds=1 if once else ROUNDS)
-    rank, count = _quantile(closer.ranks), _quantile(np.rint(closer.ranks / [item.usual_rank for item in seen]))
+    closer, varying = _refined(atoms, target, products, seen, chosen, squares, watch, 1 if once else ROUNDS, bool(dense.any()))
+    names, left = tuple(item.tensor for item in seen), (closer.gram, closer.correlation)
+    told = closer
+    if (covered := closer.kept < _KEPT).any() and closer.kept.size and not once:
+        # what is left covers these: nothing of them was subtracted. Whether they are in there shows when least squares' share of them is
+        field = np.where(covered, squares, np.nan_to_num(closer.coefficients))
+        known = [atoms[atom] for atom in chosen]
+        told = refined(known, target, _looked(seen, chosen, field, products), field, watch, 1, varying)
+    rank, count = _quantile(told.ranks), _quantile(np.rint(told.ranks / [item.usual_rank for item in seen]))
     leaked = leak(products, chosen) / np.sqrt(np.einsum("mii->i", products.gram)[chosen])
-    doubt = np.zeros(len(chosen))
-    if sample and rounded and coarse and rank:
-        known, some = [atoms[atom] for atom in chosen], _some(looked, seen)
+    doubt, looked_at = np.zeros(len(chosen)), seen
+    if sample and rounded and coarse and rank and not varying.any():
+        known, some = [atoms[atom] for atom in chosen], _some(_looked(seen, chosen, closer.coefficients, products), seen)
 
         def project(vector: TaskVector, guess: Matrix) -> tuple[Matrix, Refined]:
             found = refined(known, vector, some, guess, watch, rounds=1)
-            return found.coefficients, found
+            return found.coefficients[0], found
 
         before = settled(known, target, sample, rounded.coefficients, project)
         if before:
-            doubt = _MISSING * np.abs(before.coefficients - closer.coefficients)
-            closer, names, coarse = before, tuple(item.tensor for item in some), False
+            doubt = _MISSING * np.abs(before.coefficients[0] - closer.coefficients[0])
+            closer = told = before
+            names, coarse = tuple(item.tensor for item in some), False
+            looked_at, left = [item for item in seen if item.tensor in names], (closer.gram, closer.correlation)
+    tensors, shown = products.tensors, systems
     if rounded and coarse:
-        coefficients, estimator, tensors = rounded.coefficients, INTERVALS, products.tensors
+        coefficients, estimator = rounded.coefficients, INTERVALS
         interval = _widened(rounded.interval, leaked)
     elif rank and not trimmed and bool((closer.kept >= _KEPT).all()):
-        coefficients, estimator, tensors, systems = closer.coefficients, OBLIQUE, names, (closer.gram, closer.correlation)
-        interval = jackknife_interval(*systems, coefficients)
+        coefficients, estimator, tensors, shown = _mean(closer.coefficients, left[0]), OBLIQUE, names, left
+        interval = _jackknifed(left, coefficients, varying)
         interval = _widened(interval, np.abs(squares - coefficients) * _hidden(seen, chosen, coefficients) + doubt)
     else:
-        coefficients, estimator, tensors = squares, "least squares", products.tensors
-        interval = jackknife_interval(*systems, coefficients)
+        estimator = "least squares"
+        coefficients = np.where(varying, _mean(closer.coefficients, _grams(products, names, chosen)), squares)
+        if varying.any():
+            parts = reduced(*systems, varying)
+            coefficients[~varying] = solve(parts[0].sum(0), parts[1].sum(0))
+        interval = _jackknifed(systems, coefficients, varying)
         if rank and not trimmed:
             interval = _widened(interval, leaked)
+    precision = _precision(closer.gram)
+    noisy, hidden = any(item.noise for item in seen), _hidden(seen, chosen, coefficients)
+    relative_leak = np.abs(np.divide(squares - coefficients, coefficients, out=np.zeros_like(squares), where=coefficients != 0)) * hidden
+    profiles = tuple(
+        profile(closer.coefficients[:, place], precision[:, place], names, noisy, float(relative_leak[place]), figures) if varying[place] else ()
+        for place in range(len(chosen))
+    )
+    sizes = told.taken**2 * np.einsum("mii->mi", _grams(products, names, chosen))
+    directions = np.array([item.directions(chosen, row) for item, row in zip(looked_at, told.taken, strict=True)], dtype=np.int64)
+    remaining = told.remains[:, :, int(leaves_more(told.excess, directions))]
     return Measured(
         coefficients=coefficients,
-        interval=_widened(interval, (sample.figures if sample else FIGURES) * np.abs(coefficients)),
+        interval=_widened(interval, figures * np.abs(coefficients)),
         tensors=tensors,
-        by_tensor=_own(systems),
+        by_tensor=_own(shown),
         estimator=estimator,
         unknown_rank=rank if seen else None,
         unknown_components=max(count, min(rank, 1)) if seen and not trimmed else None,
         trimmed=trimmed,
         rounding_share=sample.rounding_share(TOGETHER, coefficients) if sample else None,
+        profiles=profiles,
+        likeness=tuple(likeness(remaining[:, place], sizes[:, place], not dense[place]) for place in range(len(chosen))),
+        share=sizes.sum(0) / float(products.norm_squared.sum()),
     )
+
+
+def _grams(products: Gram, tensors: Sequence[str], chosen: Sequence[int]) -> Matrix:
+    """(m, k, k) inner products of some atoms in some tensors."""
+    rows = [products.tensors.index(tensor) for tensor in tensors]
+    return products.gram[rows][:, chosen][:, :, chosen]
+
+
+def _refined(
+    atoms: Sequence[TaskVector],
+    target: TaskVector,
+    products: Gram,
+    seen: Sequence[TensorEvidence],
+    chosen: Sequence[int],
+    squares: Matrix,
+    watch: Watch,
+    rounds: int,
+    dense: bool,
+) -> tuple[Refined, NDArray[np.bool_]]:
+    """A closer look at what the components leave, and (k,) which of them vary from part to part of the model."""
+    known, noisy = [atoms[atom] for atom in chosen], any(item.noise for item in seen)
+    names = [item.tensor for item in seen]
+    field, varying = np.tile(squares, (len(seen), 1)), np.zeros(len(chosen), dtype=bool)
+    low = [low_rank(atoms, chosen, name) for name in names]
+    # what atoms without a low rank leave cannot be told within the target's signal subspaces alone: then least squares is the start
+    if (told := [place for place, deltas in enumerate(low) if deltas]) and not dense:
+        first = oblique([seen[place] for place in told], chosen, [Directions.of(low[place], DIRECTIONS) for place in told], squares)
+        varying = _varying(first.by_tensor, first.precision, [names[place] for place in told], noisy)
+        field[:] = first.together
+        shown = np.array([seen[place].shown(chosen, squares) for place in told]) >= SHOWN_IN_TENSOR
+        field[told] = np.where(varying & shown, np.nan_to_num(first.by_tensor), np.where(varying, 0.0, field[told]))
+    closer = refined(known, target, _looked(seen, chosen, field, products), field, watch, rounds, varying)
+    own = _own((closer.gram, closer.correlation))
+    also = _varying(own, _precision(closer.gram), names, noisy) & ~varying
+    if also.any():
+        varying = varying | also
+        field = np.where(varying, np.nan_to_num(own), closer.coefficients)
+        closer = refined(known, target, _looked(seen, chosen, field, products), field, watch, rounds, varying)
+    return closer, varying
+
+
+def _precision(gram: Matrix) -> Matrix:
+    """(m, k) ``systems.own_precision`` of every tensor."""
+    return np.array([own_precision(own) for own in gram]).reshape(gram.shape[:2])
+
+
+def _varying(own: Matrix, precision: Matrix, tensors: Sequence[str], noisy: bool) -> NDArray[np.bool_]:
+    return np.array([varies(own[:, place], precision[:, place], tensors, noisy) for place in range(own.shape[1])], dtype=bool)
+
+
+def _mean(coefficients: Matrix, gram: Matrix) -> Matrix:
+    """(k,) coefficients over tensors, weighed by what each tensor has of the atom."""
+    sizes = np.einsum("mii->mi", gram)
+    whole = sizes.sum(0)
+    return np.asarray(np.divide((np.nan_to_num(coefficients) * sizes).sum(0), whole, out=np.zeros(len(whole)), where=whole > 0))
+
+
+def _jackknifed(systems: tuple[Matrix, Matrix], coefficients: Matrix, varying: NDArray[np.bool_]) -> Matrix:
+    """(k, 2) intervals by the jackknife over tensors; of an atom that varies, of its mean."""
+    interval = np.stack([coefficients, coefficients], 1)
+    interval[~varying] = jackknife_interval(*reduced(*systems, varying), coefficients[~varying])
+    for place in np.flatnonzero(varying):
+        alone = systems[0][:, [place]][:, :, [place]]
+        interval[place] = jackknife_interval(alone, alone[:, :, 0] * np.nan_to_num(_own(systems))[:, [place]], coefficients[[place]])[0]
+    return interval
+
+
+def _excludes_zero(interval: Sequence[float] | Matrix) -> bool:
+    return bool(interval[0] > 0 or interval[1] < 0)
 
 
 def _looked(seen: Sequence[TensorEvidence], chosen: Sequence[int], coefficients: Matrix, products: Gram) -> list[Looked]:
     """What ``refined`` needs to know of each tensor."""
     squares = dict(zip(products.tensors, products.norm_squared.tolist(), strict=True))
     return [
-        Looked(item.tensor, item.noise, item.rank_left(chosen, coefficients), len(item.signal_values), item.least, squares[item.tensor])
-        for item in seen
+        Looked(item.tensor, item.noise, item.rank_left(chosen, row), len(item.signal_values), item.least, squares[item.tensor])
+        for item, row in zip(seen, coefficients, strict=True)
     ]
 
 

@@ -89,7 +89,8 @@ class CorrelationTest:
         for atoms, answer in self._answers:
             score[atoms], p_value[atoms] = answer.score, answer.p_value()
         q_value = np.asarray(stats.false_discovery_control(p_value)) if len(p_value) else p_value
-        return Presence(score=score, p_value=p_value, q_value=q_value, present=q_value <= self.level, tensors=self._tensors)
+        error = np.full(len(score), np.inf)  # shares of inner products have no containment to fall short of
+        return Presence(score=score, p_value=p_value, q_value=q_value, present=q_value <= self.level, tensors=self._tensors, error=error)
 
     def detection_limits(self) -> Matrix:
         """(n,) the smallest coefficient that would be named by itself, p at most level / n; NaN where none would do."""

@@ -71,10 +71,23 @@ class TensorEvidence:
         """The singular value that a direction must exceed to be in the target's signal."""
         return self.edge if self.noise else self.cut
 
+    def directions(self, atoms: Sequence[int], coefficients: Matrix) -> list[int]:
+        """(k,) how many directions each atom has in the target's signal at its coefficient."""
+        return [int((abs(c) * self.values[self.owner == atom] > self.least).sum()) for atom, c in zip(atoms, coefficients, strict=True)]
+
     def rank_left(self, atoms: Sequence[int], coefficients: Matrix) -> int:
         """The rank that some atoms leave of the target's signal: each takes away as many directions as it has there."""
-        taken = sum(int((abs(c) * self.values[self.owner == atom] > self.least).sum()) for atom, c in zip(atoms, coefficients, strict=True))
-        return max(len(self.signal_values) - taken, 0)
+        return max(len(self.signal_values) - sum(self.directions(atoms, coefficients)), 0)
+
+    def shown(self, atoms: Sequence[int], coefficients: Matrix) -> Matrix:
+        """(k,) the share of the expected containment that some atoms show here, each at its coefficient; 0 where nothing is expected."""
+        result = np.zeros(len(atoms))
+        for place, (atom, coefficient) in enumerate(zip(atoms, coefficients, strict=True)):
+            own = self.owner == atom
+            expected = expected_containment(abs(coefficient) * self.values[own], self.noise, self.cut, self.shape)
+            if (whole := float(expected @ expected)) > 0:
+                result[place] = float(expected @ self.containment[own]) / whole
+        return result
 
     def expected(self, coefficients: Matrix) -> Matrix:
         """(R,) containment of every direction if its atom were present with its coefficient."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from unmerge.certificate.directions import Directions
 from unmerge.certificate.evidence import TensorEvidence
-from unmerge.certificate.systems import solve
+from unmerge.certificate.systems import own_answer, own_precision, solve
 
 Matrix = NDArray[np.float64]
 
@@ -30,22 +30,42 @@ _ROUNDS, _STILL = 200, 1e-9
 _ZERO = 1e-6
 
 
-def oblique(evidence: Sequence[TensorEvidence], atoms: Sequence[int], directions: Sequence[Directions], start: Matrix) -> Matrix:
+@dataclass(frozen=True)
+class Oblique:
+    """Coefficients of k atoms from m tensors. Where the target is noisy, ``refined`` makes more of them.
+
+    Attributes:
+        together: (k,) one coefficient of each atom in all tensors.
+        by_tensor: (m, k) each tensor by itself; NaN for atoms that it says nothing about.
+        precision: (m, k) one over the variance of ``by_tensor`` under the target's noise; without noise the squared norm that is left of the atom.
+    """
+
+    together: Matrix
+    by_tensor: Matrix
+    precision: Matrix
+
+
+def oblique(evidence: Sequence[TensorEvidence], atoms: Sequence[int], directions: Sequence[Directions], start: Matrix) -> Oblique:
     """Estimate the coefficients of some atoms that are known to be present.
+
+    Each answer is the better one of several, from ``start`` and from Wedderburn's coefficients: the one that leaves less above the rank it
+    allows.
 
     Args:
         evidence: what the counted tensors say; m of them.
         atoms: the k present ones, by their place in the dictionary.
         directions: (m,) those of the present atoms alone, in each tensor, in the order of the evidence's.
         start: (k,) a first guess, for instance least squares.
-
-    Returns:
-        (k,) the better of two answers, from ``start`` and from Wedderburn's coefficients: the one that leaves less above the rank it
-        allows. Where the target is noisy, ``refined`` makes more of it.
     """
     tensors = [_Tensor.of(item, atoms, own) for item, own in zip(evidence, directions, strict=True)]
-    answers = [_alternate(tensors, guess) for guess in (start, _wedderburn(tensors, start))]
-    return min(answers, key=lambda answer: _left_over(tensors, answer))
+    together = _best(tensors, (start, _wedderburn(tensors, start)))
+    own = np.full((len(tensors), len(start)), np.nan)
+    precision = np.zeros_like(own)
+    for row, tensor in enumerate(tensors):
+        alone = _best([tensor], (together, _least_squares(tensor, together), _wedderburn([tensor], together)))
+        system = tensor.system(alone)
+        own[row], precision[row] = own_answer(*system), own_precision(system[0])
+    return Oblique(together, own, precision)
 
 
 @dataclass(frozen=True)
@@ -122,6 +142,18 @@ class _Tensor:
         return self.weight * self.owners.T @ products @ self.owners, self.weight * self.owners.T @ (self.scale * along)
 
 
+def _best(tensors: Sequence[_Tensor], guesses: Sequence[Matrix]) -> Matrix:
+    """Of the answers from some guesses the one that leaves least above the rank it allows."""
+    return min((_alternate(tensors, guess) for guess in guesses), key=lambda answer: _left_over(tensors, answer))
+
+
+def _least_squares(tensor: _Tensor, otherwise: Matrix) -> Matrix:
+    """(k,) of one tensor with nothing projected off."""
+    products = tensor.gram_left * tensor.gram_right * np.outer(tensor.scale, tensor.scale)
+    answer = own_answer(tensor.owners.T @ products @ tensor.owners, tensor.owners.T @ (tensor.scale * tensor.along))
+    return np.where(np.isfinite(answer), answer, otherwise)
+
+
 def _alternate(tensors: Sequence[_Tensor], coefficients: Matrix) -> Matrix:
     for _ in range(_ROUNDS):
         systems = [tensor.system(coefficients) for tensor in tensors]
@@ -144,7 +176,8 @@ def _wedderburn(tensors: Sequence[_Tensor], otherwise: Matrix) -> Matrix:
         for tensor in tensors:
             own = tensor.owners[:, atom] > 0
             inverse = np.einsum("rq,rq->q", tensor.right[:, own] / tensor.values[:, None], tensor.left[:, own]) * tensor.scale[own]
-            found.extend(float(1 / value) for value in inverse if value > 0)
-        if found:
-            result[atom] = np.median(found)
+            found.extend(inverse[inverse != 0].tolist())
+        # the inverse of a strong direction is known best, and 1 / 0 is no coefficient: the median is taken of what has the sign of most
+        if told := [1 / value for value in found if (value > 0) == (np.sum(np.sign(found)) >= 0)]:
+            result[atom] = np.median(told)
     return result

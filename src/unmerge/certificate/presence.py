@@ -15,18 +15,28 @@ directions: the null distribution comes from surrogate targets made of the dicti
 signal rank in every tensor. Its logit is close to normal; the p-value is a Student t tail. Tensors that the target's signal
 fills are blind: everything is contained in them, so they are not counted. Near duplicates of an atom are left out of its
 surrogates: H0 speaks of the family, and which member it is must be settled otherwise.
+
+An atom may act in a part of the model alone (layer gradients and filters are everyday settings of a merge). So the test is made over all
+tensors, and again over those of each layer and of each kind of module; the p-value is the smallest one, multiplied by how many tests were
+made (Bonferroni; half of the level belongs to the test over all tensors).
+
+H0 speaks of atoms that are no more alike than the dictionary's. Real adapters come in families, and a target may hold a relative
+that is nearer: it shows a part of what the atom would show, in every tensor. So the p-value is no smaller than that of a second
+hypothesis, that the atom's share of the expected containment is SHOWN or less; its error is the spread over tensors (jackknife).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from unmerge.certificate.evidence import TensorEvidence
+from unmerge.vectors import Gram, kind_of, layer_of
 
 Matrix = NDArray[np.float64]
 
@@ -64,6 +74,7 @@ class Presence:
         q_value: (n,) adjusted over the dictionary (Benjamini and Hochberg 1995).
         present: (n,) q at most the level, and score at least SHOWN.
         tensors: (n,) how many tensors were counted.
+        error: (n,) of the score, by the jackknife over tensors; infinite where fewer than three were counted.
     """
 
     score: Matrix
@@ -71,6 +82,14 @@ class Presence:
     q_value: Matrix
     present: NDArray[np.bool_]
     tensors: NDArray[np.int64]
+    error: Matrix
+
+    def shown_p_value(self) -> Matrix:
+        """(n,) of the hypothesis that an atom shows no more than SHOWN of what it would show if it were present."""
+        freedom = np.maximum(self.tensors - 1, 1)
+        distance = np.divide(self.score - SHOWN, self.error, out=np.where(self.score > SHOWN, np.inf, -np.inf), where=self.error > 0)
+        told = np.isfinite(self.error)
+        return np.where(told, stats.t.sf(np.where(told, distance, 0.0), freedom), np.where(self.score >= SHOWN, 0.0, 1.0))
 
     def with_others(self, other: Presence, chosen: NDArray[np.bool_], level: float) -> Presence:
         """The outcome with some atoms tested in another way; adjusted over all of them again."""
@@ -78,7 +97,8 @@ class Presence:
         q_value = np.asarray(stats.false_discovery_control(p_value))
         enough = np.where(chosen, True, self.score >= SHOWN)
         tensors = np.where(chosen, other.tensors, self.tensors)
-        return Presence(np.where(chosen, other.score, self.score), p_value, q_value, (q_value <= level) & enough, tensors)
+        error = np.where(chosen, other.error, self.error)
+        return Presence(np.where(chosen, other.score, self.score), p_value, q_value, (q_value <= level) & enough, tensors, error)
 
 
 def stand_ins(families: Sequence[Sequence[int]]) -> int:
@@ -132,11 +152,43 @@ class PresenceTest:
             coefficients: (n,) apparent coefficients, at which presence would be expected to show.
         """
         contained, size, null = self._sums(_weighing(coefficients))
-        score = np.divide(contained, size, out=np.zeros(self.size), where=size > WEIGHT)
-        p_value = self._p_value(score, size, null)
+        whole = size.sum(0)
+        score = np.divide(contained.sum(0), whole, out=np.zeros(self.size), where=whole > WEIGHT)
+        p_value = self._p_value(score, whole, null)
         q_value = np.asarray(stats.false_discovery_control(p_value))
         counted = np.array([sum(bool((item.owner == atom).any()) for item in self.seen) for atom in range(self.size)], dtype=np.int64)
-        return Presence(score, p_value, q_value, (q_value <= self.level) & (score >= SHOWN), counted)
+        error = _jackknife(contained, size)
+        return Presence(score, p_value, q_value, (q_value <= self.level) & (score >= SHOWN), counted, error)
+
+    def presence_in_parts(self, products: Gram) -> Presence:
+        """Test every atom over all tensors, and over the tensors of each layer and of each kind.
+
+        Args:
+            products: of the atoms and the target; an atom's apparent coefficient in a part is what it would have there by itself.
+        """
+        views = [self, *(_over(self, part) for part in _parts(self.seen))]
+        found = [view.presence(apparent(products, [item.tensor for item in view.seen])) for view in views]
+        if len(views) == 1:
+            return found[0]
+        factors = np.array([2.0, *[2.0 * (len(views) - 1)] * (len(views) - 1)])[:, None]
+        p_values = np.minimum(np.array([one.p_value for one in found]) * factors, 1.0)
+        scores = np.array([one.score for one in found])
+        p_value = p_values.min(0)
+        q_value = np.asarray(stats.false_discovery_control(p_value)) if len(p_value) else p_value
+        # of the views that show enough the one that says most; of all of them where none shows enough
+        best = np.where(scores >= SHOWN, p_values, p_values + 1).argmin(0)
+        told = np.where((scores >= SHOWN).any(0), best, 0)
+        atoms = np.arange(self.size)
+        there = (p_values[told, atoms] <= _threshold(p_value, q_value, self.level)) & (scores[told, atoms] >= SHOWN)
+        return replace(
+            found[0],
+            score=scores[told, atoms],
+            p_value=p_value,
+            q_value=q_value,
+            present=there,
+            error=np.array([one.error for one in found])[told, atoms],
+            tensors=np.array([one.tensors for one in found])[told, atoms],
+        )
 
     def detection_limits(self, coefficients: Matrix) -> Matrix:
         """(n,) the smallest coefficient at which each atom would have been seen; NaN where none would do.
@@ -153,25 +205,27 @@ class PresenceTest:
         return np.where(shown, np.exp(high), np.nan)
 
     def _would_show(self, apparent: Matrix, planted: Matrix) -> NDArray[np.bool_]:
-        contained, size, null = self._sums(_weighing(apparent + planted), planted)
+        by_tensor, sizes, null = self._sums(_weighing(apparent + planted), planted)
+        contained, size = by_tensor.sum(0), sizes.sum(0)
         score = np.divide(SEEN * contained, size, out=np.zeros(self.size), where=size > WEIGHT)
         return np.asarray((self._p_value(score, size, null) <= self.level / self.size) & (score >= SHOWN))
 
     def _sums(self, weighing: Matrix, planted: Matrix | None = None) -> tuple[Matrix, Matrix, Matrix]:
-        """(n,) sums of w k and of w^2 in the target, (surrogates, n) of w k in the surrogates.
+        """(m, n) sums of w k and of w^2 in each tensor of the target, (surrogates, n) of w k in the surrogates.
 
         Args:
             weighing: (n,) the coefficients that w is expected at.
             planted: (n,) coefficients that k is expected at, instead of what was seen.
         """
-        top, bottom, null = np.zeros(self.size), np.zeros(self.size), np.zeros((self._usable.shape[1], self.size))
-        for item in self.seen:
+        top, bottom = np.zeros((len(self.seen), self.size)), np.zeros((len(self.seen), self.size))
+        null = np.zeros((self._usable.shape[1], self.size))
+        for row, item in enumerate(self.seen):
             real = item.owner < self.size  # stand-ins are not tested
             owner, starts = np.unique(item.owner[real], return_index=True)  # directions lie atom by atom
             expected = item.expected(weighing)[real]
             containment = item.containment if planted is None else item.expected(planted)
-            top[owner] += np.add.reduceat(expected * containment[real], starts)
-            bottom[owner] += np.add.reduceat(expected**2, starts)
+            top[row, owner] = np.add.reduceat(expected * containment[real], starts)
+            bottom[row, owner] = np.add.reduceat(expected**2, starts)
             null[:, owner] += np.add.reduceat(item.surrogate[:, real] * expected, starts, axis=1)
         return top, bottom, null
 
@@ -183,6 +237,46 @@ class PresenceTest:
                 spread = max(float(logits.std(ddof=1)), LEAST_SPREAD) * np.sqrt(1 + 1 / len(logits))
                 p_value[atom] = stats.t.sf((float(_logit(score[atom])) - logits.mean()) / spread, len(logits) - 1)
         return p_value
+
+
+def _over(test: PresenceTest, seen: Sequence[TensorEvidence]) -> PresenceTest:
+    """The same test over some of the tensors."""
+    part = copy(test)
+    part.seen = list(seen)
+    return part
+
+
+def apparent(products: Gram, tensors: Sequence[str]) -> Matrix:
+    """(n,) the coefficient that each atom would have by itself in some tensors."""
+    rows = [products.tensors.index(tensor) for tensor in tensors]
+    square = np.einsum("mii->i", products.gram[rows])
+    result: Matrix = np.divide(products.correlation[rows].sum(0), square, out=np.zeros_like(square), where=square > 0)
+    return result
+
+
+def _parts(seen: Sequence[TensorEvidence]) -> list[list[TensorEvidence]]:
+    """The tensors of each layer, and of each kind, where these are not all of them."""
+    parts = []
+    for block_of in (layer_of, kind_of):
+        blocks: dict[str, list[TensorEvidence]] = {}
+        for item in seen:
+            blocks.setdefault(block_of(item.tensor), []).append(item)
+        parts += list(blocks.values()) if len(blocks) > 1 else []
+    return parts
+
+
+def _threshold(p_value: Matrix, q_value: Matrix, level: float) -> float:
+    """The largest p-value that the false discovery rate lets pass; at least the level over the number of atoms."""
+    return float(max(p_value[q_value <= level].max(initial=0.0), level / max(len(p_value), 1)))
+
+
+def _jackknife(contained: Matrix, size: Matrix) -> Matrix:
+    """(n,) the error of sum(contained) / sum(size) over tensors, leaving one out at a time; infinite where fewer than three tell."""
+    told = (size > 0).sum(0)
+    without = np.divide(contained.sum(0) - contained, size.sum(0) - size, out=np.zeros_like(size), where=size.sum(0) - size > 0)
+    mean = np.where(size > 0, without, 0.0).sum(0) / np.maximum(told, 1)
+    spread = (np.where(size > 0, without - mean, 0.0) ** 2).sum(0)
+    return np.where(told > 2, np.sqrt((told - 1) / np.maximum(told, 1) * spread), np.inf)
 
 
 def _weighing(coefficients: Matrix) -> Matrix:

@@ -3,6 +3,8 @@
 ``oblique`` knows what is left only within the target's signal subspaces, where noise has bent it. Here the components are
 subtracted from the target itself, the singular directions of what is left above the noise are projected off both sides of atoms
 and target, and least squares follows. Two such rounds are enough: each moves by a fraction of the one before.
+
+An atom has one coefficient in all tensors, or, where it varies, one in each: what is left then holds nothing of it in any of them.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from unmerge.certificate.identity import remains
 from unmerge.certificate.range_finder import Leading
 from unmerge.certificate.spectrum import Signal, signal_of, signal_of_wide
-from unmerge.certificate.systems import solve
+from unmerge.certificate.systems import solve_partly
 from unmerge.certificate.unknown import left_over, rank_above_noise
-from unmerge.vectors import Delta, LowRank, Stack, Subtracted, TaskVector, each_tensor, is_large, norm_squared, placed
+from unmerge.vectors import Delta, Dense, LowRank, Stack, Subtracted, TaskVector, each_tensor, is_large, norm_squared, placed
 
 Matrix = NDArray[np.float64]
 
@@ -30,10 +33,13 @@ class Refined:
     """Coefficients of k atoms from m tensors, and what they leave.
 
     Attributes:
-        coefficients: (k,).
+        coefficients: (m, k) in each tensor; the same in all for an atom that does not vary, NaN where the tensor says nothing of one that does.
         gram, correlation: (m, k, k) and (m, k) normal equations of every tensor with the unknown projected off, over its noise.
         ranks: (m,) rank above the noise of what is left.
         kept: (k,) the share of each atom that is not projected off with what is left, over the noise.
+        remains: (m, k, 2, 3) what is left in each atom's own subspaces (``identity.remains``), of the target less the atoms at ``taken``.
+        excess: (m,) how many more directions the signal of that has than the atoms leave of the target's.
+        taken: (m, k) the coefficients of the last round's start.
     """
 
     coefficients: Matrix
@@ -41,6 +47,9 @@ class Refined:
     correlation: Matrix
     ranks: NDArray[np.int64]
     kept: Matrix
+    remains: Matrix
+    excess: NDArray[np.int64]
+    taken: Matrix
 
 
 @dataclass(frozen=True)
@@ -75,36 +84,47 @@ def refined(
     coefficients: Matrix,
     watch: Callable[[Iterable[str]], Iterable[str]] = iter,
     rounds: int = ROUNDS,
+    varying: NDArray[np.bool_] | None = None,
 ) -> Refined:
     """Refine coefficients, and tell what the components leave.
 
     Args:
-        atoms: the k present ones; only their low-rank changes count.
+        atoms: the k present ones.
         target: the target.
         tensors: the m matrices that count.
-        coefficients: (k,) a good first guess.
+        coefficients: (k,), or (m, k) by tensor, a good first guess.
         watch: wraps the loops over tensors, for a progress bar.
         rounds: of projecting and solving; without noise one is exact.
+        varying: (k,) which atoms have a coefficient in each tensor; none where not given.
     """
     k, rounds = len(atoms), rounds if any(item.noise for item in tensors) else 1
+    varying = np.zeros(k, dtype=bool) if varying is None else varying
     names = [item.tensor for item in tensors]
     known = dict(zip(names, tensors, strict=True))
     gram, correlation = np.zeros((len(tensors), k, k)), np.zeros((len(tensors), k))
-    ranks, whole = np.zeros(len(tensors), dtype=np.int64), np.zeros((len(tensors), k))
+    ranks, whole, remaining = np.zeros(len(tensors), dtype=np.int64), np.zeros((len(tensors), k)), np.zeros((len(tensors), k, 2, 3))
+    excess = np.zeros(len(tensors), dtype=np.int64)
+    field = np.array(np.broadcast_to(coefficients, (len(tensors), k)))
+    used: dict[str, Matrix] = {}
     for turn in range(rounds):
-        look = partial(_look, atoms, target, known, coefficients, turn == rounds - 1)
+        used = dict(zip(names, np.nan_to_num(field), strict=True))
+        look = partial(_look, atoms, target, known, used, turn == rounds - 1)
         for row, (_, found) in enumerate(zip(watch(names), each_tensor(names, target.shapes, look), strict=True)):
-            gram[row], correlation[row], whole[row], ranks[row] = found
-        coefficients = solve(gram.sum(0), correlation.sum(0)) if k else coefficients
+            gram[row], correlation[row], whole[row], ranks[row], remaining[row], excess[row] = found
+        field = solve_partly(gram, correlation, varying) if k else field
     left = np.einsum("mii->i", gram)
-    return Refined(coefficients, gram, correlation, ranks, np.divide(left, whole.sum(0), out=np.zeros(k), where=whole.sum(0) > 0))
+    kept = np.divide(left, whole.sum(0), out=np.zeros(k), where=whole.sum(0) > 0)
+    return Refined(field, gram, correlation, ranks, kept, remaining, excess, np.array(list(used.values())).reshape(len(tensors), k))
 
 
 def _look(
-    atoms: Sequence[TaskVector], target: TaskVector, known: Mapping[str, Looked], coefficients: Matrix, last: bool, tensor: str
-) -> tuple[Matrix, Matrix, Matrix, int]:
-    """Of one tensor (k, k) and (k,) normal equations, (k,) the atoms' squared norms over the noise, and in the last round the rank that is left."""
-    item, change = known[tensor], placed(target.delta(tensor))
+    atoms: Sequence[TaskVector], target: TaskVector, known: Mapping[str, Looked], used: Mapping[str, Matrix], last: bool, tensor: str
+) -> tuple[Matrix, Matrix, Matrix, int, Matrix, int]:
+    """Of one tensor (k, k) and (k,) normal equations, (k,) the atoms' squared norms over the noise, and in the last round what is left.
+
+    That is: its rank, (k, 2, 3) its part in each atom's own subspaces, and the rank of its signal beyond what the atoms leave.
+    """
+    item, change, coefficients = known[tensor], placed(target.delta(tensor)), used[tensor]
     own = [atom.delta(tensor) if tensor in atom.shapes else None for atom in atoms]
     square = norm_squared(change) if item.square is None else item.square
     parts = [delta.scaled(float(c)) for delta, c in zip(own, coefficients, strict=True) if delta is not None]
@@ -113,11 +133,14 @@ def _look(
     signal, leading = _signal_of(rest, item, parts)
     stack = Stack.of([_off(delta, signal, limit) for delta in own])
     weight = 1 / item.noise**2 if item.noise else 1.0
-    whole = np.array([weight * norm_squared(delta) if isinstance(delta, LowRank) else 0.0 for delta in own])
-    rank = 0
+    whole = np.array([weight * norm_squared(delta) if delta is not None else 0.0 for delta in own])
+    rank, remaining, excess = 0, np.zeros((len(atoms), 2, 3)), 0
     if last and rest:
         rank = min(rank_above_noise(rest, square, leading), rest.shape[0] if limit is None else limit)
-    return weight * stack.gram(), weight * _correlation(stack, change, rest, parts), whole, rank
+        assert signal is not None
+        most = item.expected(parts)
+        remaining, excess = remains(rest, signal, most, own), signal.rank - most
+    return weight * stack.gram(), weight * _correlation(stack, change, rest, parts), whole, rank, remaining, excess
 
 
 def _signal_of(rest: Delta | None, item: Looked, components: Sequence[Delta]) -> tuple[Signal | None, Leading | None]:
@@ -136,12 +159,14 @@ def _correlation(stack: Stack, change: Delta, rest: Delta | None, parts: Sequenc
 
 def _off(delta: Delta | None, signal: Signal | None, most: int | None) -> Delta | None:
     """P dW Q, with the signal's subspaces, or their leading directions, projected off on both sides."""
-    if not isinstance(delta, LowRank):
-        return None
-    b, a = delta.b.double(), delta.a.double()
-    if signal is None:
-        return LowRank(b, a)
+    if delta is None or signal is None:
+        return LowRank(delta.b.double(), delta.a.double()) if isinstance(delta, LowRank) else delta
     left, right = signal.left[:, :most], signal.right[:, :most]
+    if not isinstance(delta, LowRank):
+        values = delta.dense().double()
+        values = values - left @ (left.T @ values)
+        return Dense(values - (values @ right) @ right.T)
+    b, a = delta.b.double(), delta.a.double()
     projected = LowRank(b - left @ (left.T @ b), a - (a @ right) @ right.T)
     # beside noise float32 is enough
     return LowRank(projected.b.float(), projected.a.float()) if signal.noise and is_large(delta.shape) else projected

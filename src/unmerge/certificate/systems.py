@@ -14,11 +14,65 @@ CONFIDENCE = 0.95
 
 def own_answer(gram: Matrix, correlation: Matrix) -> Matrix:
     """(k,) what one tensor's normal equations say; NaN for atoms that it says nothing about."""
-    size = np.diag(gram)
-    told = size > 1e-9 * size.max() if len(size) and size.max() > 0 else np.zeros(len(size), dtype=bool)
-    result = np.full(len(size), np.nan)
+    told = _told(gram)
+    result = np.full(len(told), np.nan)
     result[told] = solve(gram[np.ix_(told, told)], correlation[told])
     return result
+
+
+def own_precision(gram: Matrix) -> Matrix:
+    """(k,) one over the variance of each atom's coefficient in one tensor's normal equations over the noise; 0 where it says nothing.
+
+    1 / (G^-1)_kk: what is left of the atom once the others have explained what they can.
+    """
+    told = _told(gram)
+    result = np.zeros(len(told))
+    inverse = np.diag(np.linalg.pinv(gram[np.ix_(told, told)], rcond=1e-12, hermitian=True))
+    result[told] = np.divide(1.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
+    return result
+
+
+def _told(gram: Matrix) -> NDArray[np.bool_]:
+    """(k,) atoms that one tensor's normal equations say something about."""
+    size = np.diag(gram)
+    return np.asarray(size > 1e-9 * size.max(initial=0.0)) & (size > 0)
+
+
+def reduced(gram: Matrix, correlation: Matrix, varying: NDArray[np.bool_]) -> tuple[Matrix, Matrix]:
+    """Normal equations of the atoms that have one coefficient in all tensors, those that vary eliminated in each tensor (Schur complement).
+
+    Args:
+        gram: (m, k, k), of every tensor.
+        correlation: (m, k).
+        varying: (k,) which atoms have a coefficient in each tensor.
+
+    Returns:
+        (m, f, f) and (m, f) of the f others.
+    """
+    fixed, free = np.flatnonzero(~varying), np.flatnonzero(varying)
+    across = gram[:, fixed][:, :, free]
+    inverse = np.linalg.pinv(gram[:, free][:, :, free], rcond=1e-10, hermitian=True)
+    through = across @ inverse
+    eliminated = np.einsum("mfv,mv->mf", through, correlation[:, free])
+    return gram[:, fixed][:, :, fixed] - through @ across.transpose(0, 2, 1), correlation[:, fixed] - eliminated
+
+
+def solve_partly(gram: Matrix, correlation: Matrix, varying: NDArray[np.bool_]) -> Matrix:
+    """(m, k) least squares in which some atoms have one coefficient in all tensors, and the varying ones one in each tensor.
+
+    Args:
+        gram: (m, k, k), of every tensor.
+        correlation: (m, k).
+        varying: (k,) which atoms have a coefficient in each tensor. It is NaN where a tensor says nothing about the atom.
+    """
+    fixed, free = np.flatnonzero(~varying), np.flatnonzero(varying)
+    answer = np.full(correlation.shape, np.nan)
+    parts = reduced(gram, correlation, varying)
+    answer[:, fixed] = solve(parts[0].sum(0), parts[1].sum(0)) if len(fixed) else 0.0
+    for row in range(len(answer) if len(free) else 0):
+        left = correlation[row, free] - gram[row][np.ix_(free, fixed)] @ answer[row, fixed]
+        answer[row, free] = own_answer(gram[row][np.ix_(free, free)], left)
+    return answer
 
 
 def solve(gram: Matrix, correlation: Matrix) -> Matrix:

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from unmerge.certificate import CONFIDENCE, LEVEL, Certificate, CorrelationTest, Grid, Presence, certify, solve
+from unmerge.certificate import CONFIDENCE, LEVEL, Certificate, CorrelationTest, Found, Grid, Group, Identity, Presence, certify, solve
 from unmerge.checkpoints import Difference
 from unmerge.decomposition.dictionary import Dictionary, Vector
-from unmerge.decomposition.result import SolverReport, TestReport
+from unmerge.decomposition.result import ProfilePart, SolverReport, TestReport
 from unmerge.decomposition.spaces import Space, Watch
 from unmerge.solvers import Solution
-from unmerge.vectors import Gram
+from unmerge.vectors import Gram, layer_of
 
 #: the null hypotheses, by what an atom is tested by
 BY_SUBSPACES = "the atom is not in the target; what it shares with the target's signal, it shares as other adapters to this base do"
@@ -32,6 +32,7 @@ class Findings:
         named: (n,) whether the atom is a component.
         hidden: atoms that are named in a component's group.
         details: further keys of each atom's entry in the result, by its place.
+        by_tensor: of atoms whose coefficient varies, those in the tensors where it was measured.
         unexplained: further keys of what is left.
         solver, test: how it was found.
     """
@@ -40,6 +41,7 @@ class Findings:
     named: NDArray[np.bool_]
     hidden: frozenset[int] = frozenset()
     details: Mapping[int, dict[str, Any]] = field(default_factory=dict)
+    by_tensor: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     unexplained: Mapping[str, Any] = field(default_factory=dict)
     solver: SolverReport | None = None
     test: TestReport | None = None
@@ -68,6 +70,9 @@ def from_certificate(dictionary: Dictionary, target: Vector, products: Gram, wat
             "group": [names[other] for other in found.group],
             "by_tensor": dict(found.by_tensor),
             "agreement": found.agreement,
+            **_identity(certificate, found),
+            "uniform": not found.profile,
+            "profile": [_part(group) for group in found.profile],
         }
     for atom in np.flatnonzero(np.isfinite(certificate.containment)).tolist():
         details[atom]["containment"] = float(certificate.containment[atom])
@@ -76,6 +81,11 @@ def from_certificate(dictionary: Dictionary, target: Vector, products: Gram, wat
         named=named,
         hidden=frozenset(other for found in certificate.found for other in found.group),
         details=details,
+        by_tensor={
+            found.atom: {tensor: group.coefficient for group in found.profile for tensor in group.tensors}
+            for found in certificate.found
+            if found.profile
+        },
         unexplained={
             "rounding_share": certificate.rounding_share,
             "rank": certificate.unknown_rank,
@@ -123,6 +133,33 @@ def from_correlation(space: Space, seen: Gram) -> Findings:
         details[atom] = {"p_value": float(p_value[atom]), "q_value": float(q_value[atom])}
     report = TestReport(hypothesis=BY_CORRELATION, level=LEVEL, confidence=CONFIDENCE, estimator="least squares", by_correlation=list(seen.atoms))
     return Findings(coefficients, named, details=details, test=report)
+
+
+def _identity(certificate: Certificate, found: Found) -> dict[str, Any]:
+    """Whether a component is its very atom; how like it is to it where it is not."""
+    identity = found.likeness.identity
+    if identity is Identity.EXACT:
+        return {"identity": str(identity)}
+    score, error = float(certificate.presence.score[found.atom]), float(certificate.presence.error[found.atom])
+    if not np.isfinite(found.likeness.core):
+        return {"identity": str(identity)}
+    # of the directions that a relative shares with the atom, as much on one side as on the other; less what is not shared within them
+    shared, within = float(np.clip(score, 0, 1)), 1 + found.likeness.core
+    reach = stats.t.isf((1 - CONFIDENCE) / 2, max(int(certificate.presence.tensors[found.atom]) - 1, 1)) * error
+    ends = [float(np.sqrt(np.clip(end, 0, 1) / within)) for end in (score - reach, score + reach)]
+    return {
+        "identity": str(identity),
+        "similarity": float(np.sqrt(shared / within)),
+        "similarity_interval": (ends[0], ends[1]) if np.isfinite(error) else None,
+    }
+
+
+def _part(group: Group) -> ProfilePart:
+    """A part of the model for the record: its layers and its kind of module."""
+    numbers = sorted({int(number) for tensor in group.tensors if (number := layer_of(tensor).rpartition(".")[2]).isdigit()})
+    layers = "" if not numbers else str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
+    kind = group.kind.rpartition("*.")[2].removesuffix(".weight")
+    return ProfilePart(layers=layers, kind=kind, coefficient=group.coefficient, interval=_finite(group.interval))
 
 
 def _rounding(certificate: Certificate, names: tuple[str, ...]) -> dict[str, Any]:

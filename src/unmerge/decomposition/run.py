@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -78,6 +79,10 @@ def decompose(
     else:
         findings = from_correlation(looks, seen)
     findings = widened(findings, target)
+    condition = problem_of(seen).condition()
+    if findings.by_tensor:  # errors and shares are of what each atom did in each tensor
+        products, seen = (_as_it_acted(some, findings) for some in (products, seen))
+        problem = problem_of(products)
     error = problem.residual_squared(findings.coefficients) / problem.norm_squared
     base_check = check_base(target, products) if isinstance(target, Difference) else None
     warnings = [*check_names(base, [target, *whole.atoms]), *apart]
@@ -102,7 +107,7 @@ def decompose(
         reconstruction_error=float(np.sqrt(error)),
         reconstruction_error_in_space=_error_in_space(seen, findings),
         one_minus_cosine_squared=_one_minus_cosine_squared(problem, findings),
-        condition_number=problem_of(seen).condition(),
+        condition_number=condition,
         norm=float(np.sqrt(problem.norm_squared)),
         tensors=_used(seen),
         entries=int(seen.entries.sum()),
@@ -116,6 +121,16 @@ def decompose(
         seconds=round(time.monotonic() - started, 3),
         environment=environment(),
     )
+
+
+def _as_it_acted(products: Gram, findings: Findings) -> Gram:
+    """The products of atoms that acted with one coefficient in each tensor, each scaled there to act with its mean coefficient."""
+    factors = np.ones(products.correlation.shape)
+    for atom, own in findings.by_tensor.items():
+        mean = float(findings.coefficients[atom])
+        factors[:, atom] = [own.get(tensor, mean) / mean if mean else 1.0 for tensor in products.tensors]
+    scaled = products.gram * factors[:, :, None] * factors[:, None, :]
+    return replace(products, gram=scaled, correlation=products.correlation * factors)
 
 
 def _refuse_zero(problem: Problem, target: Vector, dictionary: Dictionary) -> None:
