@@ -50,6 +50,7 @@ class Adapter:
         left_rows: tokens' rows that only the adapter or only the base has; the others count.
         shared: a tensor -> the one that it is stored as: a tied output head -> the embedding.
         notes: what the user should know of how it was read.
+        factors: what its change of a tensor is multiplied by, where it acts otherwise there than elsewhere.
         start: PISSA or OLORA, where its factors began as a part of the base, which is taken off their product.
     """
 
@@ -67,6 +68,7 @@ class Adapter:
     shared: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     start: str | None = None
+    factors: Mapping[str, float] = field(default_factory=dict)
     _taken: dict[tuple[str, int | None], LowRank] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
@@ -136,7 +138,8 @@ class Adapter:
     def delta(self, tensor: str) -> Delta:
         own = [tensor] if tensor in self.changes else []
         own += [head for head, stored in self.shared.items() if stored == tensor]
-        return _sum([self._delta(name, self.changes[name]) for name in own])
+        total = _sum([self._delta(name, self.changes[name]) for name in own])
+        return total.scaled(self.factors[tensor]) if tensor in self.factors else total
 
     def source(self) -> Source:
         """Hashes of weights and configuration."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from unmerge.checkpoints.alignment import AlignedCheckpoint
@@ -13,7 +13,7 @@ from unmerge.checkpoints.tensor_names import MatchedNames, summary
 from unmerge.checkpoints.vocabulary import is_head, rows_left_out
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Source
-from unmerge.vectors import Shape, Skipped, Subtracted
+from unmerge.vectors import Dense, Shape, Skipped, Subtracted
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Difference:
         modules: a regular expression that is found in the names of the tensors that count; all do where none is given.
         notes: what the user should know of how it was read.
         left_rows: tokens' rows that only one side has; the others are compared.
+        factors: what the difference of a tensor is multiplied by, where it acts otherwise there than elsewhere.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Difference:
     modules: str | None = None
     notes: tuple[str, ...] = ()
     left_rows: tuple[Skipped, ...] = ()
+    factors: Mapping[str, float] = field(default_factory=dict)
 
     @staticmethod
     def between(name: str, tuned: Checkpoint, base: Checkpoint) -> Difference:
@@ -113,8 +115,9 @@ class Difference:
         """The same, with no more than the first rows of some tensors."""
         return replace(self, tuned=self.tuned.first_rows(rows), base=self.base.first_rows(rows))
 
-    def delta(self, tensor: str) -> Subtracted:
-        return Subtracted(self.tuned.rows(tensor), self.base.rows(tensor))
+    def delta(self, tensor: str) -> Subtracted | Dense:
+        difference = Subtracted(self.tuned.rows(tensor), self.base.rows(tensor))
+        return difference.scaled(self.factors[tensor]) if tensor in self.factors else difference
 
     def source(self) -> Source:
         """Hashes of the fine-tuned side."""

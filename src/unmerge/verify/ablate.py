@@ -26,7 +26,7 @@ from unmerge.checkpoints.write_adapter import write_adapter
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Environment, Source, environment, write_json
 from unmerge.core.staging import staged
-from unmerge.decomposition import Dictionary, decompose
+from unmerge.decomposition import Dictionary, acting, decompose
 from unmerge.decomposition.alignment import aligned
 from unmerge.decomposition.dictionary import Vector, notes_of
 from unmerge.decomposition.run import DEFAULT_METHOD
@@ -104,13 +104,14 @@ def coefficients(
     found = decompose(target, dictionary, base, method, watch)
     removed = []
     for name, given in asked.items():
-        coefficient = found.coefficient(name) if given is None else given
+        component = next((one for one in found.components if one.name == name), None)
+        coefficient = given if given is not None else component.coefficient if component else None
         if coefficient is None:
             named = ", ".join(component.name for component in found.components) or "none"
             raise BadInput(
                 expected=f"a component of the target ({named})", found=name, where=target.name, hint=f"give its coefficient: --remove {name}=0.5"
             )
-        removed.append((atoms[name], coefficient))
+        removed.append((acting(atoms[name], component if given is None else None), coefficient))
     return removed, found.warnings
 
 

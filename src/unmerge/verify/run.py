@@ -13,7 +13,7 @@ import torch
 from unmerge.checkpoints import Checkpoint, Difference
 from unmerge.core.errors import BadInput
 from unmerge.core.records import environment, write_json
-from unmerge.decomposition import Decomposition, Dictionary
+from unmerge.decomposition import Decomposition, Dictionary, acting
 from unmerge.decomposition.dictionary import Vector
 from unmerge.evaluation.suite import Suite
 from unmerge.training.models import load_model
@@ -192,7 +192,7 @@ def components(request: Request) -> tuple[list[Found], list[str]]:
         given, component = request.chosen.get(name), named.get(name)
         coefficient = given if given is not None else component.coefficient if component else 0.0
         if tasks := request.tasks.of.get(name):
-            found.append(Found(request.dictionary.named(name), coefficient, tasks))
+            found.append(Found(acting(request.dictionary.named(name), component if given is None else None), coefficient, tasks))
         else:
             without_task.append(name)
     if without_task and not found:
