@@ -5,67 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from real_like import RANK, adapters, certified, claims, relative
 
-from unmerge.certificate import Certificate, Grid, certify
 from unmerge.certificate.identity import Identity, leaves_more, likeness, likeness_by_weights, remains
 from unmerge.certificate.spectrum import signal_of
-from unmerge.vectors import Dense, Held, LowRank, gram
-
-SHAPES = {f"model.layers.{layer}.self_attn.{kind}_proj.weight": (96, 80) for layer in range(3) for kind in "qkvo"}
-RANK = 6
-
-
-def spectrum() -> Tensor:
-    """As real adapters have it: the leading direction holds .8 of the square."""
-    rest = 0.75 ** torch.arange(RANK - 1)
-    return torch.cat([torch.tensor([0.8]).sqrt(), rest / rest.norm() * 0.2**0.5])
-
-
-def unit(values: Tensor) -> Tensor:
-    return values / values.norm(dim=0)
-
-
-def adapters(count: int, generator: torch.Generator, start: float = 0.6) -> list[dict[str, LowRank]]:
-    """Adapters that share part of the initialisation of their first factor, and a little of the second."""
-    made: list[dict[str, LowRank]] = [{} for _ in range(count)]
-    for name, (out, into) in SHAPES.items():
-        shared = unit(torch.randn(out, RANK, generator=generator)), unit(torch.randn(into, RANK, generator=generator))
-        for adapter in made:
-            b = unit(0.2 * shared[0] + unit(torch.randn(out, RANK, generator=generator)))
-            a = unit(start * shared[1] + (1 - start**2) ** 0.5 * unit(torch.randn(into, RANK, generator=generator)))
-            adapter[name] = LowRank(b * spectrum(), a.T)
-    return made
-
-
-def relative(adapter: dict[str, LowRank], cosine: float, generator: torch.Generator) -> dict[str, LowRank]:
-    """Both factors moved, as further training moves them."""
-    step = (1 / cosine - 1) ** 0.5
-
-    def moved(values: Tensor, dim: int) -> Tensor:
-        noise = torch.randn(values.shape, generator=generator)
-        noise = noise / noise.norm(dim=dim, keepdim=True) * values.norm(dim=dim, keepdim=True)
-        return (values + step * noise) / (1 + step**2) ** 0.5
-
-    return {name: LowRank(moved(delta.b, 0), moved(delta.a, 1)) for name, delta in adapter.items()}
-
-
-def certified(parts: list[tuple[dict[str, LowRank], float]], dictionary: list[dict[str, LowRank]], dtype: torch.dtype | None) -> Certificate:
-    """A merge of some parts into a base, rounded once where there is a dtype."""
-    generator = torch.Generator().manual_seed(9)
-    base = {name: (0.1 * torch.randn(shape, generator=generator)).bfloat16() for name, shape in SHAPES.items()}
-    target = {}
-    for name in SHAPES:
-        before = base[name].float()
-        after = before + sum((weight * changes[name].dense() for changes, weight in parts if name in changes), torch.zeros(SHAPES[name]))
-        target[name] = Dense((after if dtype is None else after.to(dtype).float()) - before)
-    atoms, found = [Held(f"atom {place}", changes) for place, changes in enumerate(dictionary)], Held("target", target)
-    grid = None if dtype is None else Grid(base.__getitem__, lambda _: dtype)
-    return certify(atoms, found, gram(atoms, found), grid)
-
-
-def claims(certificate: Certificate) -> dict[int, str]:
-    return {found.atom: str(found.likeness.identity) for found in certificate.found}
+from unmerge.vectors import Dense, LowRank
 
 
 @pytest.mark.parametrize("unknown", [False, True], ids=["known", "mixed"])
@@ -157,8 +101,9 @@ def test_claims_from_shares() -> None:
     assert likeness(nothing, np.zeros(12), True).p_value == 1
     assert likeness(nothing, sizes, True).p_value < 1e-10
     assert likeness(clear, sizes, True).p_value > 0.99
-    assert likeness_by_weights(1.0).identity is Identity.EXACT
-    assert likeness_by_weights(0.9).identity is Identity.UNDECIDED
+    assert likeness_by_weights(1.0, 0.1).identity is Identity.EXACT
+    assert likeness_by_weights(0.9, 1e-9).identity is Identity.EXACT
+    assert likeness_by_weights(0.9, 0.1).identity is Identity.UNDECIDED
 
 
 def test_more_is_left_than_by_the_very_atoms() -> None:

@@ -142,7 +142,7 @@ def measure(
             trimmed=False,
             rounding_share=rounded.rounding_share,
             profiles=((),) * k,
-            likeness=(likeness_by_weights(rounded.identical),) * k,
+            likeness=(likeness_by_weights(rounded.identical, rounded.rounding_share),) * k,
             share=np.ones(k),
             rounded=rounded,
         )

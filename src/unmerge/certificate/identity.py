@@ -85,13 +85,14 @@ class Likeness:
 RELATED = Likeness(Identity.RELATIVE, np.inf, 0.0, 1.0)
 
 
-def likeness_by_weights(identical: float) -> Likeness:
+def likeness_by_weights(identical: float, rounding_share: float) -> Likeness:
     """Where rounding and the components explain a target: the atoms themselves give its very weights, relatives give others.
 
     Args:
         identical: the share of the changed weights that a merge of the components gives exactly.
+        rounding_share: what rounding leaves, of the target's squared norm. Where it is as good as nothing, so is what the components leave.
     """
-    exact = identical >= IDENTICAL
+    exact = identical >= IDENTICAL or rounding_share <= EXACT
     return Likeness(Identity.EXACT if exact else Identity.UNDECIDED, 1 - identical, 0.0, 0.0 if exact else 1 - identical)
 
 

@@ -94,11 +94,12 @@ def refined(
         tensors: the m matrices that count.
         coefficients: (k,), or (m, k) by tensor, a good first guess.
         watch: wraps the loops over tensors, for a progress bar.
-        rounds: of projecting and solving; without noise one is exact.
+        rounds: of projecting and solving; without noise one is exact, unless an atom varies.
         varying: (k,) which atoms have a coefficient in each tensor; none where not given.
     """
-    k, rounds = len(atoms), rounds if any(item.noise for item in tensors) else 1
+    k = len(atoms)
     varying = np.zeros(k, dtype=bool) if varying is None else varying
+    rounds = rounds if any(item.noise for item in tensors) or varying.any() else 1
     names = [item.tensor for item in tensors]
     known = dict(zip(names, tensors, strict=True))
     gram, correlation = np.zeros((len(tensors), k, k)), np.zeros((len(tensors), k))
