@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from unmerge.certificate.correlation import CorrelationTest
@@ -48,7 +49,8 @@ class Found:
         atom: its place in the dictionary.
         coefficient: the one that acted.
         interval: of the coefficient, at the level ``systems.CONFIDENCE``.
-        p_value, q_value: of its family's member that shows best: that one of them is there is what the test says.
+        p_value: of the hypothesis that the atom itself is not in the target, neither it nor one of its group.
+        q_value: adjusted over the dictionary (Benjamini and Hochberg 1995).
         group: other atoms that it may be as well.
         by_tensor: what each tensor says of the coefficient by itself.
         agreement: 1 where all tensors say the same, 0 where they differ by as much as the coefficient (median over tensors).
@@ -73,6 +75,8 @@ class Certificate:
     Attributes:
         found: the components, in the order of the dictionary.
         presence: the test.
+        p_value: (n,) of the hypothesis that an atom itself is not in the target: of a component as in ``found``, of another one 1 where it passed
+            the test of presence, and was told from a component of its family or has no coefficient.
         dense: (n,) atoms without a low rank, which were tested by correlation.
         containment: (n,) share of each atom's squared norm, of its leading directions, that lies in the target's signal subspaces; NaN
             for atoms without a low rank, or where every tensor is blind.
@@ -93,6 +97,7 @@ class Certificate:
 
     found: tuple[Found, ...]
     presence: Presence
+    p_value: Matrix
     dense: NDArray[np.bool_]
     containment: Matrix
     detection_limits: Matrix
@@ -152,10 +157,14 @@ def certify(
     content = settle_identity(look, look.components(chosen), alike, groups, presence.score)
     measured = content.measured
     found = [_found(content, place, atom, presence, _best(alike, presence, atom)) for place, atom in enumerate(content.chosen)]
-    found += [_related(content, atom, presence, products) for atom in _only_related(chosen, content, alike, presence)]
+    found += [_related(content, atom, products) for atom in _only_related(chosen, content, alike, presence)]
+    p_value = np.where(presence.present, 1.0, np.maximum(presence.p_value, np.where(dense, 0.0, presence.shown_p_value())))
+    p_value[[one.atom for one in found]] = [one.p_value for one in found]
+    q_value = np.asarray(stats.false_discovery_control(p_value)) if len(p_value) else p_value
     return Certificate(
-        found=tuple(sorted(found, key=lambda one: one.atom)),
+        found=tuple(replace(one, q_value=float(q_value[one.atom])) for one in sorted(found, key=lambda one: one.atom)),
         presence=presence,
+        p_value=p_value,
         containment=np.where(dense, np.nan, _containment(seen, len(atoms))),
         detection_limits=limits,
         dense=dense,
@@ -174,13 +183,13 @@ def certify(
 
 
 def _without_rank(evidence: Sequence[TensorEvidence], products: Gram) -> NDArray[np.bool_]:
-    """(n,) which atoms have most of their squared norm outside matrices of low rank."""
-    atoms = len(products.atoms)
+    """(n,) which atoms have most of their squared norm outside matrices of low rank, in the tensors that the target changes."""
+    atoms, changed = len(products.atoms), products.norm_squared > 0
     low = np.zeros(atoms)
     for item in evidence:
         owners = np.unique(item.owner[item.owner < atoms])
         low[owners] += products.gram[products.tensors.index(item.tensor), owners, owners]
-    return np.asarray(low < np.einsum("mii->i", products.gram) / 2)
+    return np.asarray(low < np.einsum("mii->i", products.gram[changed]) / 2)
 
 
 def _settled(products: Gram, alike: Sequence[Sequence[int]], present: Sequence[int]) -> tuple[list[int], dict[int, tuple[int, ...]]]:
@@ -249,7 +258,7 @@ def _found(content: Content, place: int, atom: int, presence: Presence, best: in
         coefficient=coefficient,
         interval=(float(low), float(high)),
         p_value=max(float(presence.p_value[best]), likeness.p_value),
-        q_value=float(presence.q_value[best]),
+        q_value=1.0,
         group=content.groups[atom],
         by_tensor={name: float(value) for name, value in zip(measured.tensors, own, strict=True) if np.isfinite(value)},
         agreement=float(max(1 - scatter, 0.0)),
@@ -264,12 +273,11 @@ def _only_related(chosen: Sequence[int], content: Content, alike: Sequence[Seque
     return [atom for atom in chosen if atom not in named and presence.score[atom] >= RELATED_FROM and presence.p_value[atom] <= LEVEL]
 
 
-def _related(content: Content, atom: int, presence: Presence, products: Gram) -> Found:
+def _related(content: Content, atom: int, products: Gram) -> Found:
     """A relative of an atom, with the coefficient that least squares gives it beside the components."""
     gram, correlation = products.gram.sum(0), products.correlation.sum(0)
     coefficient = float((correlation[atom] - gram[atom, content.chosen] @ content.measured.coefficients) / gram[atom, atom])
-    p_value, q_value = max(float(presence.p_value[atom]), RELATED.p_value), float(presence.q_value[atom])
-    return Found(atom, coefficient, (-np.inf, np.inf), p_value, q_value, (), {}, 0.0, RELATED, ())
+    return Found(atom, coefficient, (-np.inf, np.inf), RELATED.p_value, 1.0, (), {}, 0.0, RELATED, ())
 
 
 def _claim(likeness: Likeness, group: Sequence[int], trimmed: bool) -> Likeness:

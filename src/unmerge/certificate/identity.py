@@ -46,14 +46,12 @@ SPARE, OF_SHOWN = 1.0, 0.3
 EXACT = 1e-4
 #: a relative is claimed where it is at least this share
 RELATIVE = 1e-3
-#: the hypothesis that a p-value of identity speaks against: a relative that differs by this share (cosine .99)
-BOUND = 0.02
 #: share of the changed weights that the very atoms give
 IDENTICAL = 0.98
 #: level of both claims, one-sided
 LEVEL = 1e-3
 #: figures of what is left: factors that were stored in 16 bits and merged in 32 differ by this share
-FIGURES = 2e-5
+FIGURES = 5e-6
 
 
 class Identity(StrEnum):
@@ -72,7 +70,7 @@ class Likeness:
         identity: the claim.
         deviation: share of what the atom contributes that is left along it: the larger of both sides.
         core: the same within both subspaces at once.
-        p_value: of the hypothesis that it is a relative which differs by BOUND or more.
+        p_value: of the hypothesis that it is a relative, which differs by EXACT or more.
     """
 
     identity: Identity
@@ -233,7 +231,7 @@ def likeness(left: Matrix, sizes: Matrix, low_rank: bool) -> Likeness:
     else:
         identity = Identity.UNDECIDED
     side = int(np.argmax(shares[:2]))
-    p_value = float(stats.t.sf((BOUND - shares[side]) / max(error[side], FIGURES), count - 1))
+    p_value = float(stats.t.sf((EXACT - shares[side]) / max(error[side], FIGURES), count - 1))
     return Likeness(identity, max(float(shares[side]), 0.0), max(float(shares[2]), 0.0), p_value)
 
 

@@ -111,7 +111,7 @@ def _left(weights: Tensor, product: LowRank, before: LowRank) -> float:
 
 
 def _inner(one: LowRank, other: LowRank) -> float:
-    return float(((one.b.T @ other.b).double() * (one.a @ other.a.T)).sum())
+    return float(((one.b.double().T @ other.b.double()) * (one.a.double() @ other.a.double().T)).sum())
 
 
 def _krylov(matrix: Tensor, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from unmerge.certificate import CONFIDENCE, LEVEL, Certificate, CorrelationTest, Found, Grid, Group, Identity, Presence, certify, solve
+from unmerge.certificate import CONFIDENCE, LEVEL, Certificate, CorrelationTest, Found, Grid, Group, Identity, certify, solve
 from unmerge.checkpoints import Difference
 from unmerge.decomposition.dictionary import Dictionary, Vector
 from unmerge.decomposition.result import ProfilePart, SolverReport, TestReport
@@ -57,10 +57,10 @@ def from_certificate(dictionary: Dictionary, target: Vector, products: Gram, wat
     """The certificate, over all weights."""
     grid = Grid(target.base.rows, target.tuned.dtype) if isinstance(target, Difference) else None
     certificate = certify(dictionary.atoms, target, products, grid, watch)
-    names, presence = products.atoms, certificate.presence
+    names = products.atoms
     named = np.isin(np.arange(len(names)), [found.atom for found in certificate.found])
     coefficients = np.zeros(len(names))
-    details = {atom: _tested(presence, atom) | _absence(certificate, atom, names) for atom in range(len(names))}
+    details = {atom: {"p_value": float(certificate.p_value[atom])} | _absence(certificate, atom, names) for atom in range(len(names))}
     for found in certificate.found:
         coefficients[found.atom] = found.coefficient
         details[found.atom] = {
@@ -178,10 +178,6 @@ def _rounding(certificate: Certificate, names: tuple[str, ...]) -> dict[str, Any
 def _finite(interval: tuple[float, ...]) -> tuple[float, ...] | None:
     """An interval, unless a single tensor tells nothing of its width."""
     return interval if np.isfinite(interval).all() else None
-
-
-def _tested(presence: Presence, atom: int) -> dict[str, Any]:
-    return {"p_value": float(presence.p_value[atom])}
 
 
 def _absence(certificate: Certificate, atom: int, names: tuple[str, ...]) -> dict[str, Any]:
