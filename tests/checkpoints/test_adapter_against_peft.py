@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unmerge.checkpoints import Adapter, Checkpoint
+from unmerge.core.errors import BadInput
 from unmerge.vectors import Dense, LowRank
 
 QWEN = {"r": 3, "lora_alpha": 5, "target_modules": ["q_proj", "down_proj"]}
@@ -206,6 +207,29 @@ def test_a_classifiers_head_is_listed(make_adapter: Any, make_checkpoint: Any) -
     adapter = Adapter.open(make_adapter("classifier", tensors), base)
     assert [(skip.tensor, skip.reason) for skip in adapter.skipped] == [("score.weight", "only the adapter has it")]
     assert set(adapter.shapes) == {"model.a.weight"}
+
+
+def test_a_classifiers_head_without_a_base_leaves_the_factors_readable(make_adapter: Any) -> None:
+    """Half of the real adapters have one; PEFT before 0.16 wrote the base's own head beside it, which is no second copy."""
+    torch.manual_seed(0)
+    factors = {"model.a.lora_A.weight": torch.randn(2, 6), "model.a.lora_B.weight": torch.randn(4, 2)}
+    heads = {"score.modules_to_save.weight": torch.randn(3, 6), "score.original_module.weight": torch.randn(3, 6)}
+    adapter = Adapter.open(make_adapter("classifier", factors | heads))
+    assert [(skip.tensor, skip.reason) for skip in adapter.skipped] == [("score.weight", "it depends on the base, and none is given")]
+    torch.testing.assert_close(adapter.delta("model.a.weight").dense(), 2 * factors["model.a.lora_B.weight"] @ factors["model.a.lora_A.weight"])
+
+
+def test_the_saved_head_counts_not_the_original_beside_it(make_adapter: Any, make_checkpoint: Any) -> None:
+    base = Checkpoint.open(make_checkpoint("base", {"model.a.weight": torch.zeros(4, 6), "score.weight": torch.ones(3, 6)}))
+    heads = {"score.modules_to_save.weight": torch.full((3, 6), 1.5), "score.original_module.weight": torch.ones(3, 6)}
+    adapter = Adapter.open(make_adapter("classifier", heads), base)
+    assert torch.equal(adapter.delta("score.weight").dense(), torch.full((3, 6), 0.5))
+
+
+def test_two_adapters_in_one_file_are_refused(make_adapter: Any) -> None:
+    factors = {f"model.{module}.lora_{part}.{name}.weight": torch.ones(2, 2) for module, name in (("a", "one"), ("b", "two")) for part in "AB"}
+    with pytest.raises(BadInput, match=r"expected the tensors of one adapter, found two \(one and two\); save each adapter by itself"):
+        Adapter.open(make_adapter("both", factors))
 
 
 def test_its_name_and_its_source(lab: Any, bases: dict[str, Path]) -> None:

@@ -50,10 +50,11 @@ def matched_lines(matched: Sequence[MatchedTensors]) -> list[str]:
     for one in matched:
         ways.setdefault((one.own, one.reference), []).append(one)
     lines = []
-    for (own, reference), alike in ways.items():
+    for alike in ways.values():
         whose = alike[0].vector if len(alike) == 1 else f"{alike[0].vector} and {len(alike) - 1} more"
         before, after = alike[0].example
-        lines.append(f"names: {own or 'nothing'} in {whose} stands for {reference or 'nothing'} ({before} is {after})")
+        count = "" if alike[0].tensors == 1 else f", and {alike[0].tensors - 1} more in the same way"
+        lines.append(f"names: {before} in {whose} is {after}{count}")
     return lines
 
 
