@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 #: the narrower dtypes that values of a file may have been rounded to before, coarsest first
-_NARROWER = (torch.bfloat16, torch.float16)
+_NARROWER = (torch.bfloat16, torch.float16, torch.float32)
 #: values that must all lie on a narrower grid before it is believed. Of numbers that were not rounded to it one in eight lies on the
 #: grid of bfloat16 where float16 is stored (fewer elsewhere), so 64 are proof enough; set at the size of a small bias
 _TELLING = 64

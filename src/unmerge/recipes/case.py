@@ -217,7 +217,7 @@ def rows_of(model: Checkpoint, tensor: str, rows: slice | None) -> Tensor:
 def grid_of(target: Checkpoint, tensors: Sequence[str], rows: Mapping[str, slice]) -> torch.dtype:
     """The coarsest dtype that holds the values of some tensors, as far as the first ones of each tell."""
     stored = target.dtype(tensors[0] if tensors else next(name for name in target.shapes if target.is_weight(name)))
-    for coarser in (torch.bfloat16, torch.float16):
+    for coarser in (torch.bfloat16, torch.float16, torch.float32):
         if coarser.itemsize < stored.itemsize or (coarser, stored) == (torch.bfloat16, torch.float16):
             seen = (rows_of(target, tensor, rows.get(tensor)).flatten()[:_TOLD] for tensor in tensors)
             if tensors and all(torch.equal(values.to(coarser).to(stored), values) for values in seen):
