@@ -103,7 +103,7 @@ def _components(audit: Audit) -> Tile:
     if relatives := sum(component.identity == "relative" for component in found.components):
         tested += f", {counted(relatives, 'of them a relative', 'of them relatives')} of what is there"
     if found.test:
-        tested += f"; false discoveries at most {percent(found.test.level)}"
+        tested += f"; tested at a level of {percent(found.test.level)}"
     return Tile("Components", str(len(found.components)), tested, "plain", "components")
 
 
