@@ -99,6 +99,7 @@ def test_claims_from_shares() -> None:
     assert likeness(one_side, sizes, True).identity is Identity.UNDECIDED
     assert likeness(clear, sizes, False).identity is Identity.UNDECIDED
     assert likeness(nothing, np.zeros(12), True).p_value == 1
+    assert likeness(nothing, sizes, True, covered=True).identity is Identity.UNDECIDED
     assert likeness(nothing, sizes, True).p_value < 1e-9
     assert likeness(clear, sizes, True).p_value > 0.99
     assert likeness_by_weights(1.0, 0.1).identity is Identity.EXACT

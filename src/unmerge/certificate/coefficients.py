@@ -154,7 +154,8 @@ def measure(
     closer, varying = _refined(atoms, target, products, seen, chosen, squares, watch, 1 if once else ROUNDS, bool(dense.any()))
     names, left = tuple(item.tensor for item in seen), (closer.gram, closer.correlation)
     told = closer
-    if (covered := closer.kept < _KEPT).any() and closer.kept.size and not once:
+    covered = closer.kept < _KEPT
+    if covered.any() and not once:
         # what is left covers these: nothing of them was subtracted. Whether they are in there shows when least squares' share of them is
         field = np.where(covered, squares, np.nan_to_num(closer.coefficients))
         known = [atoms[atom] for atom in chosen]
@@ -213,7 +214,7 @@ def measure(
         trimmed=trimmed,
         rounding_share=sample.rounding_share(TOGETHER, coefficients) if sample else None,
         profiles=profiles,
-        likeness=tuple(likeness(remaining[:, place], sizes[:, place], not dense[place]) for place in range(len(chosen))),
+        likeness=tuple(likeness(remaining[:, place], sizes[:, place], not dense[place], bool(covered[place])) for place in range(len(chosen))),
         share=sizes.sum(0) / float(products.norm_squared.sum()),
     )
 

@@ -49,7 +49,7 @@ RELATIVE = 1e-3
 #: share of the changed weights that the very atoms give
 IDENTICAL = 0.98
 #: level of both claims, one-sided
-LEVEL = 1e-3
+LEVEL = 1e-4
 #: figures of what is left: factors that were stored in 16 bits and merged in 32 differ by this share
 FIGURES = 5e-6
 
@@ -209,13 +209,14 @@ def leaves_more(excess: NDArray[np.int64], shown: NDArray[np.int64]) -> bool:
     return bool(len(excess)) and float(np.median(excess)) > SPARE + OF_SHOWN * fewest
 
 
-def likeness(left: Matrix, sizes: Matrix, low_rank: bool) -> Likeness:
+def likeness(left: Matrix, sizes: Matrix, low_rank: bool, covered: bool = False) -> Likeness:
     """What m tensors say of one component.
 
     Args:
         left: (m, 3) from ``remains``.
         sizes: (m,) c^2 ||V||^2.
         low_rank: whether the atom has one; of an atom without, what is left says nothing of a relative.
+        covered: whether what is left covers the atom, so that nothing of it could be told from the unknown: then it is not claimed.
     """
     if not sizes.sum() > 0:
         return Likeness(Identity.UNDECIDED, np.inf, np.inf, 1.0)
@@ -224,7 +225,7 @@ def likeness(left: Matrix, sizes: Matrix, low_rank: bool) -> Likeness:
     count = max(int((sizes > 0).sum()), 2)
     reach = stats.t.isf(LEVEL, count - 1) * error + FIGURES
     high, low = float((shares[:2] + reach).max()), float((shares[:2] - reach).min())
-    if high <= EXACT:
+    if high <= EXACT and not covered:
         identity = Identity.EXACT
     elif low_rank and (low > RELATIVE or _mostly(left, sizes)):
         identity = Identity.RELATIVE
@@ -232,7 +233,7 @@ def likeness(left: Matrix, sizes: Matrix, low_rank: bool) -> Likeness:
         identity = Identity.UNDECIDED
     side = int(np.argmax(shares[:2]))
     p_value = float(stats.t.sf((EXACT - shares[side]) / max(error[side], FIGURES), count - 1))
-    return Likeness(identity, max(float(shares[side]), 0.0), max(float(shares[2]), 0.0), p_value)
+    return Likeness(identity, max(float(shares[side]), 0.0), max(float(shares[2]), 0.0), 1.0 if covered else p_value)
 
 
 def _mostly(left: Matrix, sizes: Matrix) -> bool:
