@@ -108,14 +108,15 @@ def test_only_what_changes_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("deltas", "said"),
     [
-        ({"no.such": torch.ones(2, 2)}, "Linear, tensor no.such: expected a parameter of the loaded model, found none of that name"),
-        ({"weight": torch.ones(3, 2)}, r"atom, tensor weight: expected shape \(2, 2\), as in the target, found shape \(3, 2\)"),
+        ({"no.such": torch.ones(2, 2)}, "Sequential, tensor no.such: expected a parameter of the loaded model, found none of that name"),
+        # within a layer: outside of them rows may be tokens
+        ({"0.weight": torch.ones(3, 2)}, r"atom, tensor 0.weight: expected shape \(2, 2\), as in the target, found shape \(3, 2\)"),
     ],
 )
 def test_refused_before_anything_changes(deltas: dict[str, Tensor], said: str) -> None:
-    model = torch.nn.Linear(2, 2)
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
     before = bits(model)
-    atom = Held("atom", {"bias": Dense(torch.ones(2)), **{name: Dense(values) for name, values in deltas.items()}})
+    atom = Held("atom", {"0.bias": Dense(torch.ones(2)), **{name: Dense(values) for name, values in deltas.items()}})
     with pytest.raises(BadInput, match=said), InPlace(model, {}).without([(atom, 1.0)]):
         pass
     assert same(before, bits(model))
