@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format zoo bench certificate rounding families calibration verification full-finetunes recover recover-forms results audit-image audit-schema orthoreg small-proposal study second-zoo harder-zoo circuits docs docs-commands clean
+.PHONY: help demo test lint format zoo bench certificate symmetries rounding families calibration verification full-finetunes recover recover-forms results audit-image audit-schema orthoreg small-proposal study second-zoo harder-zoo circuits docs docs-commands clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -117,6 +117,10 @@ circuits: .venv/.runtime  ## find circuits in toy models and in the zoo's base, 
 
 docs: .venv/.dev  ## build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --strict
+
+symmetries: .venv/.runtime  ## decompose targets that are laid out otherwise than their base; writes docs/symmetries-measured.md
+	$(BIN)/python benchmarks/symmetries.py --json runs/symmetries.json
+	$(BIN)/python scripts/symmetries_page.py
 
 audit-image: demo  ## take the picture of the demo's audit that the documents show; needs Chromium
 	$(BIN)/python scripts/audit_image.py
