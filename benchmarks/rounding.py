@@ -92,7 +92,7 @@ class Producer:
         """The order of rounding of a target; empty where adapters in float32 leave nothing to be told of."""
         several = len(target.weights) > 1
         if target.dtype == "float32" and self.in_float32:
-            return self.in_float32 if several else "together"
+            return self.in_float32 if several or self.in_float32.startswith("atoms") else "together"
         return self.several if several else self.one
 
 

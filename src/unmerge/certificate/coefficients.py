@@ -43,6 +43,9 @@ _COARSE = 0.01
 _LOOKED = 200_000_000
 #: the share of what this changes that may still be missing. Seen: .02 to .15, the latter where a few rows hold most of what is unknown
 _MISSING = 0.2
+#: where atoms were rounded first, so was what is unknown, to whole steps that no normal law describes: every coefficient may then be off by this
+#: share of the largest relative change. Seen: by .35 of it
+_STEPWISE = 0.5
 #: where less than this share of an atom is left after projecting, what is unknown covers it: least squares, and the leak in the interval
 _KEPT = 0.01
 #: an atom that varies acts in a tensor where it shows at least this share of the containment that theory expects; elsewhere its coefficient starts
@@ -170,10 +173,12 @@ def measure(
             found = refined(known, vector, some, guess, watch, rounds=1)
             return found.coefficients[0], found
 
-        before = settled(known, target, sample, rounded.coefficients, project)
-        if before:
-            doubt = _MISSING * np.abs(before.coefficients[0] - closer.coefficients[0])
-            closer = told = before
+        if before := settled(known, target, sample, rounded.coefficients, project):
+            raw, (closer, order) = closer.coefficients[0], before
+            moved, told = np.abs(closer.coefficients[0] - raw), closer
+            doubt = _MISSING * moved
+            if order.atoms_first:
+                doubt += _STEPWISE * np.divide(moved, np.abs(raw), out=np.zeros_like(raw), where=raw != 0).max() * np.abs(closer.coefficients[0])
             names, coarse = tuple(item.tensor for item in some), False
             looked_at, left = [item for item in seen if item.tensor in names], (closer.gram, closer.correlation)
     tensors, shown = products.tensors, systems

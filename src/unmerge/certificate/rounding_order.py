@@ -167,10 +167,11 @@ def orders(atoms: int, *, rounds_base: bool, rounds_parts: bool, rounds_atoms: b
     return [order for order in plain if rounds_atoms or not order.atoms_first] + bases
 
 
-def orders_beside_others(atoms: int) -> list[Order]:
+def orders_beside_others(atoms: int, *, rounds_base: bool) -> list[Order]:
     """The orders that may be told where something unknown was merged as well, simplest first."""
     sequence = tuple(range(atoms))
-    return [TOGETHER, Order(atoms_first=True), *(Order(sequence=places) for places in dict.fromkeys((sequence, sequence[::-1])))]
+    plain = [TOGETHER, Order(atoms_first=True), *(Order(sequence=places) for places in dict.fromkeys((sequence, sequence[::-1])))]
+    return plain + ([replace(order, base_first=True) for order in plain] if rounds_base else [])
 
 
 def swaps(order: Order) -> Sequence[Order]:

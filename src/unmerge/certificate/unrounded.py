@@ -52,7 +52,7 @@ _FAR = 1e-12
 _MOST = 20.0
 
 
-def settled(atoms: Sequence[TaskVector], target: TaskVector, sample: Sample, start: Matrix, project: Project) -> Refined | None:
+def settled(atoms: Sequence[TaskVector], target: TaskVector, sample: Sample, start: Matrix, project: Project) -> tuple[Refined, Order] | None:
     """Project what is unknown off a target as it was before it was rounded, until coefficients and target agree.
 
     Args:
@@ -63,7 +63,7 @@ def settled(atoms: Sequence[TaskVector], target: TaskVector, sample: Sample, sta
         project: projects what is unknown off a target, from a guess of the coefficients: (k,) new ones, and what was found on the way.
 
     Returns:
-        The last projection; None where the coefficients ran away.
+        The last projection, and the order in which the components were rounded; None where the coefficients ran away.
     """
     if sample.source is None:
         return None
@@ -76,7 +76,7 @@ def settled(atoms: Sequence[TaskVector], target: TaskVector, sample: Sample, sta
             return None
         if moved <= _STILL * np.abs(coefficients).max():
             break
-    return found
+    return (found, order) if found else None
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,8 @@ def likeliest(sample: Sample, start: Matrix) -> Order:
     count = torch.bincount(owner, minlength=len(sample.grids)).clamp_min(1)
     gram = (sample.atoms @ sample.atoms.T).numpy()
     best, likelihood = TOGETHER, -math.inf
-    for order in orders_beside_others(len(start)):
+    rounds_base = bool((sample.on_grid(sample.base) != sample.base).any())
+    for order in orders_beside_others(len(start), rounds_base=rounds_base):
         coefficients, sigma, now = start, None, -math.inf
         for _ in range(_TURNS):
             rest = sample.target - order.beside_others(sample, coefficients)
