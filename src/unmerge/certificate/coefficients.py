@@ -75,6 +75,7 @@ class Measured:
         likeness: (k,) whether each is its very atom.
         share: (k,) c^2 ||v||^2 / ||t||^2.
         rounded: how the weights were rounded, where that and the components explain them; else None.
+        before_rounding: whether the coefficients come from the target as it was before it was rounded.
     """
 
     coefficients: Matrix
@@ -90,6 +91,7 @@ class Measured:
     likeness: tuple[Likeness, ...]
     share: Matrix
     rounded: RoundingFit | None = None
+    before_rounding: bool = False
 
     @property
     def clear(self) -> list[int]:
@@ -165,7 +167,7 @@ def measure(
         told = refined(known, target, _looked(seen, chosen, field, products), field, watch, 1, varying)
     rank, count = _quantile(told.ranks), _quantile(np.rint(told.ranks / [item.usual_rank for item in seen]))
     leaked = leak(products, chosen) / np.sqrt(np.einsum("mii->i", products.gram)[chosen])
-    doubt, looked_at = np.zeros(len(chosen)), seen
+    doubt, looked_at, before = np.zeros(len(chosen)), seen, None
     if sample and rounded and coarse and rank and not varying.any():
         known, some = [atoms[atom] for atom in chosen], _some(_looked(seen, chosen, closer.coefficients, products), seen)
 
@@ -221,6 +223,7 @@ def measure(
         profiles=profiles,
         likeness=tuple(likeness(remaining[:, place], sizes[:, place], not dense[place], bool(covered[place])) for place in range(len(chosen))),
         share=sizes.sum(0) / float(products.norm_squared.sum()),
+        before_rounding=before is not None,
     )
 
 

@@ -114,8 +114,11 @@ def _without_relatives(look: Look, content: Content) -> Content:
     """The components, those that are their very atoms measured with the others left in the target.
 
     What a relative leaves may be all that made another component undecided. So each component that is not exact is left in the target in
-    turn, and it stays there whose absence leaves the others most exact.
+    turn, and it stays there whose absence leaves the others most exact. Not so where coefficients come from the target before its rounding: how
+    it was rounded follows from all components together.
     """
+    if content.measured.before_rounding:
+        return content
     left = content
     while len(left.chosen) > 1 and (doubtful := [atom for atom in left.chosen if left.identity(atom) is not Identity.EXACT]):
         rests = [look.components([atom for atom in left.chosen if atom != one]) for one in doubtful]
