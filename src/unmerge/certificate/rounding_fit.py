@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmerge.certificate.float_grid import cell
 from unmerge.certificate.rounding import FIGURES, Sample
 from unmerge.certificate.rounding_order import Order, orders, swaps
 
@@ -77,12 +78,13 @@ def rounding_fit(sample: Sample, start: Matrix) -> RoundingFit:
     order = ties[0]
     coefficients = _fitted(sample, order, coefficients)
     acting = order.acting(coefficients, sample)
-    snapped = acting is not coefficients
+    if snapped := acting is not coefficients:
+        acting = _best_numbers(sample, order, acting)
     intervals = sample.intervals(order, acting)
     outside = float((intervals.outside(acting).abs() > sample.on_the_way(acting)).double().mean())
     forward, target = order.forward(sample, acting), sample.target
     counted = (sample.change != 0) | (forward != sample.base)
-    interval = np.stack([acting, acting], 1) if snapped else intervals.interval(coefficients)
+    interval = _numbers_as_good(sample, order, acting) if snapped else intervals.interval(coefficients)
     reach = (FIGURES if snapped else sample.figures) * np.abs(acting)
     return RoundingFit(
         coefficients=acting,
@@ -158,6 +160,28 @@ def _best_sequence(sample: Sample, order: Order, coefficients: Matrix) -> tuple[
             break
         most, order, coefficients = count, better, _fitted(sample, better, coefficients)
     return order, coefficients
+
+
+def _best_numbers(sample: Sample, order: Order, acting: Matrix) -> Matrix:
+    """Exchange coefficients on the grid for their neighbours there as long as more weights come out exactly."""
+    most = int(_exact(sample, order, acting).sum())
+    while True:
+        below, above = (2 * side.numpy() for side in cell(torch.from_numpy(acting), sample.grids[0]))
+        others = [acting + row for row in (*np.diag(above), *np.diag(-below))]
+        count, best = max(((int(_exact(sample, order, other).sum()), place) for place, other in enumerate(others)), key=lambda found: found[0])
+        if count <= most:
+            return acting
+        most, acting = count, others[best]
+
+
+def _numbers_as_good(sample: Sample, order: Order, acting: Matrix) -> Matrix:
+    """(k, 2) coefficients on the grid, from the lowest to the highest neighbour that gives as many weights exactly, up to chance."""
+    best, interval = _exact(sample, order, acting), np.stack([acting, acting], 1)
+    for side, widths in zip((-1, 1), cell(torch.from_numpy(acting), sample.grids[0]), strict=True):
+        for place, row in enumerate(np.diag(2 * side * widths.numpy())):
+            if not _is_worse(_exact(sample, order, acting + row), best):
+                interval[place, (side + 1) // 2] += row[place]
+    return interval
 
 
 def _exact(sample: Sample, order: Order, coefficients: Matrix) -> Tensor:
