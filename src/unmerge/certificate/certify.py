@@ -22,6 +22,8 @@ from unmerge.certificate.duplicates import families, leak, settle
 from unmerge.certificate.evidence import TensorEvidence, gather
 from unmerge.certificate.identity import RELATED, Identity, Likeness
 from unmerge.certificate.members import Content, Look, settle_identity
+from unmerge.certificate.own_cosine import LEAST as LEAST_COSINE
+from unmerge.certificate.own_cosine import own_cosine
 from unmerge.certificate.presence import LEVEL, SURROGATES, Presence, PresenceTest, apparent, stand_ins, surrogate_weights
 from unmerge.certificate.profile import Group
 from unmerge.certificate.rounding import Grid, Sample
@@ -158,6 +160,12 @@ def certify(
     measured = content.measured
     found = [_found(content, place, atom, presence, _best(alike, presence, atom)) for place, atom in enumerate(content.chosen)]
     found += [_related(content, atom, products) for atom in _only_related(chosen, content, alike, presence)]
+    parts = {atom: measured.profiles[place] for place, atom in enumerate(content.chosen)}
+    found = [
+        one
+        for one in found
+        if one.likeness.identity is not Identity.RELATIVE or dense[one.atom] or _is_like(one, found, seen, parts.get(one.atom, ()))
+    ]
     p_value = np.where(presence.present, 1.0, np.maximum(presence.p_value, np.where(dense, 0.0, presence.shown_p_value())))
     p_value[[one.atom for one in found]] = [one.p_value for one in found]
     q_value = np.asarray(stats.false_discovery_control(p_value)) if len(p_value) else p_value
@@ -278,6 +286,18 @@ def _related(content: Content, atom: int, products: Gram) -> Found:
     gram, correlation = products.gram.sum(0), products.correlation.sum(0)
     coefficient = float((correlation[atom] - gram[atom, content.chosen] @ content.measured.coefficients) / gram[atom, atom])
     return Found(atom, coefficient, (-np.inf, np.inf), RELATED.p_value, 1.0, (), {}, 0.0, RELATED, ())
+
+
+def _is_relative(one: Found, dense: NDArray[np.bool_]) -> bool:
+    """Whether a relative is claimed of an atom that has directions of its own."""
+    return one.likeness.identity is Identity.RELATIVE and not dense[one.atom]
+
+
+def _is_like(one: Found, found: Sequence[Found], seen: Sequence[TensorEvidence], parts: Sequence[Group]) -> bool:
+    """Whether a relative shows in its atom's own directions, by itself and beside the other components, in the parts of the model it acts in."""
+    others = {other.atom: other.coefficient for other in found if other is not one}
+    sign, acts = np.sign(one.coefficient), [tensor for part in parts if part.coefficient * one.coefficient > 0 for tensor in part.tensors]
+    return all(sign * own_cosine(seen, one.atom, given, acts or None) >= LEAST_COSINE for given in ({}, others))
 
 
 def _claim(likeness: Likeness, group: Sequence[int], trimmed: bool) -> Likeness:

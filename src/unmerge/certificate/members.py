@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from unmerge.certificate.candidates import Candidates
 from unmerge.certificate.coefficients import Measured, measure
 from unmerge.certificate.evidence import TensorEvidence
 from unmerge.certificate.identity import Identity
@@ -71,7 +72,7 @@ class Look:
         left = list(chosen)
         sample = Sample.of([self.atoms[atom] for atom in left], self.target, self.grid, self.watch) if self.grid and left else None
         while True:
-            measured = measure(self.atoms, self.target, self.products, self.seen, left, self.dense[left], sample, self.watch)
+            measured = measure(Candidates(self.atoms, self.target, self.products, self.seen, left, self.dense[left], sample, self.watch))
             if len(clear := measured.clear) == len(left):
                 return Content(left, measured, {})
             left, sample = [left[place] for place in clear], sample.only(clear) if sample and clear else None
@@ -97,34 +98,47 @@ def settle_identity(look: Look, content: Content, families: Sequence[Sequence[in
         others = [member for member in family if score[member] >= least and member not in content.chosen]
         if not others or (content.identity(atom) is Identity.EXACT and not told[atom]):
             continue
-        rivals = sorted(others, key=lambda member: -float(score[member]))[:TRIED]
-        tried = {rival: look.components([rival if one == atom else one for one in content.chosen]) for rival in rivals}
-        exact = [rival for rival, other in tried.items() if rival in other.chosen and other.identity(rival) is Identity.EXACT]
+        tried = _tried(look, content.chosen, atom, others, score)
+        exact = [rival for rival, other in tried.items() if _is_exact(other, rival)]
         if content.identity(atom) is Identity.EXACT:
             told[atom] = tuple(rival for rival in told[atom] if rival in exact or rival not in tried)
         elif exact:
             best = min(exact, key=lambda rival: tried[rival].measured.likeness[tried[rival].chosen.index(rival)].deviation)
             content = tried[best]
             told[best] = tuple(rival for rival in exact if rival != best)
-    content = _without_relatives(look, content)
+    content, beside = _without_relatives(look, content)
+    if len(beside) < len(content.chosen):
+        for atom in [atom for atom in beside if told.get(atom) and content.identity(atom) is Identity.EXACT]:
+            tried = _tried(look, beside, atom, told[atom], score)
+            told[atom] = tuple(rival for rival in told[atom] if rival not in tried or _is_exact(tried[rival], rival))
     return replace(content, groups={atom: told.get(atom, ()) for atom in content.chosen})
 
 
-def _without_relatives(look: Look, content: Content) -> Content:
-    """The components, those that are their very atoms measured with the others left in the target.
+def _tried(look: Look, chosen: Sequence[int], atom: int, others: Sequence[int], score: Matrix) -> dict[int, Content]:
+    """The components with some others in an atom's place, those first that show most."""
+    rivals = sorted(others, key=lambda member: -float(score[member]))[:TRIED]
+    return {rival: look.components([rival if one == atom else one for one in chosen]) for rival in rivals}
+
+
+def _is_exact(content: Content, atom: int) -> bool:
+    return atom in content.chosen and content.identity(atom) is Identity.EXACT
+
+
+def _without_relatives(look: Look, content: Content) -> tuple[Content, list[int]]:
+    """The components, those that are their very atoms measured with the others left in the target; and which of them were measured together.
 
     What a relative leaves may be all that made another component undecided. So each component that is not exact is left in the target in
     turn, and it stays there whose absence leaves the others most exact. Not so where coefficients come from the target before its rounding: how
     it was rounded follows from all components together.
     """
     if content.measured.before_rounding:
-        return content
+        return content, content.chosen
     left = content
     while len(left.chosen) > 1 and (doubtful := [atom for atom in left.chosen if left.identity(atom) is not Identity.EXACT]):
         rests = [look.components([atom for atom in left.chosen if atom != one]) for one in doubtful]
         left = min(rests, key=lambda rest: np.mean([min(like.deviation, 1.0) for like in rest.measured.likeness] or [np.inf]))
         content = _beside(content, left)
-    return content
+    return content, left.chosen
 
 
 def _beside(first: Content, second: Content) -> Content:

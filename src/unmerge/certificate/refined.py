@@ -26,6 +26,8 @@ from unmerge.vectors import Delta, Dense, LowRank, Stack, Subtracted, TaskVector
 Matrix = NDArray[np.float64]
 
 ROUNDS = 2
+#: a singular value is near the edge of the noise up to this many times of it
+NEAR = 1.5
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Refined:
         remains: (m, k, 2, 3) what is left in each atom's own subspaces (``identity.remains``), of the target less the atoms at ``taken``.
         excess: (m,) how many more directions the signal of that has than the atoms leave of the target's.
         taken: (m, k) the coefficients of the last round's start.
+        near: (m,) how many singular values of what is left are above the edge of its noise, and by less than half of it.
     """
 
     coefficients: Matrix
@@ -50,6 +53,7 @@ class Refined:
     remains: Matrix
     excess: NDArray[np.int64]
     taken: Matrix
+    near: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -104,26 +108,27 @@ def refined(
     known = dict(zip(names, tensors, strict=True))
     gram, correlation = np.zeros((len(tensors), k, k)), np.zeros((len(tensors), k))
     ranks, whole, remaining = np.zeros(len(tensors), dtype=np.int64), np.zeros((len(tensors), k)), np.zeros((len(tensors), k, 2, 3))
-    excess = np.zeros(len(tensors), dtype=np.int64)
+    excess, near = np.zeros(len(tensors), dtype=np.int64), np.zeros(len(tensors), dtype=np.int64)
     field = np.array(np.broadcast_to(coefficients, (len(tensors), k)))
     used: dict[str, Matrix] = {}
     for turn in range(rounds):
         used = dict(zip(names, np.nan_to_num(field), strict=True))
         look = partial(_look, atoms, target, known, used, turn == rounds - 1)
         for row, (_, found) in enumerate(zip(watch(names), each_tensor(names, target.shapes, look), strict=True)):
-            gram[row], correlation[row], whole[row], ranks[row], remaining[row], excess[row] = found
+            gram[row], correlation[row], whole[row], ranks[row], remaining[row], excess[row], near[row] = found
         field = solve_partly(gram, correlation, varying) if k else field
     left = np.einsum("mii->i", gram)
     kept = np.divide(left, whole.sum(0), out=np.zeros(k), where=whole.sum(0) > 0)
-    return Refined(field, gram, correlation, ranks, kept, remaining, excess, np.array(list(used.values())).reshape(len(tensors), k))
+    return Refined(field, gram, correlation, ranks, kept, remaining, excess, np.array(list(used.values())).reshape(len(tensors), k), near)
 
 
 def _look(
     atoms: Sequence[TaskVector], target: TaskVector, known: Mapping[str, Looked], used: Mapping[str, Matrix], last: bool, tensor: str
-) -> tuple[Matrix, Matrix, Matrix, int, Matrix, int]:
+) -> tuple[Matrix, Matrix, Matrix, int, Matrix, int, int]:
     """Of one tensor (k, k) and (k,) normal equations, (k,) the atoms' squared norms over the noise, and in the last round what is left.
 
-    That is: its rank, (k, 2, 3) its part in each atom's own subspaces, and the rank of its signal beyond what the atoms leave.
+    That is: its rank, (k, 2, 3) its part in each atom's own subspaces, the rank of its signal beyond what the atoms leave, and how many of its
+    singular values are near the edge.
     """
     item, change, coefficients = known[tensor], placed(target.delta(tensor)), used[tensor]
     own = [atom.delta(tensor) if tensor in atom.shapes else None for atom in atoms]
@@ -135,13 +140,14 @@ def _look(
     stack = Stack.of([_off(delta, signal, limit) for delta in own])
     weight = 1 / item.noise**2 if item.noise else 1.0
     whole = np.array([weight * norm_squared(delta) if delta is not None else 0.0 for delta in own])
-    rank, remaining, excess = 0, np.zeros((len(atoms), 2, 3)), 0
+    rank, remaining, excess, near = 0, np.zeros((len(atoms), 2, 3)), 0, 0
     if last and rest:
         rank = min(rank_above_noise(rest, square, leading), rest.shape[0] if limit is None else limit)
         assert signal is not None
         most = item.expected(parts)
         remaining, excess = remains(rest, signal, most, own), signal.rank - most
-    return weight * stack.gram(), weight * _correlation(stack, change, rest, parts), whole, rank, remaining, excess
+        near = int((signal.values < NEAR * signal.edge).sum())
+    return weight * stack.gram(), weight * _correlation(stack, change, rest, parts), whole, rank, remaining, excess, near
 
 
 def _signal_of(rest: Delta | None, item: Looked, components: Sequence[Delta]) -> tuple[Signal | None, Leading | None]:

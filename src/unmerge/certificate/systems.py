@@ -32,6 +32,16 @@ def own_precision(gram: Matrix) -> Matrix:
     return result
 
 
+def own_answers(gram: Matrix, correlation: Matrix) -> Matrix:
+    """(m, k) ``own_answer`` of every tensor."""
+    return np.array([own_answer(*system) for system in zip(gram, correlation, strict=True)]).reshape(correlation.shape)
+
+
+def own_precisions(gram: Matrix) -> Matrix:
+    """(m, k) ``own_precision`` of every tensor."""
+    return np.array([own_precision(own) for own in gram]).reshape(gram.shape[:2])
+
+
 def _told(gram: Matrix) -> NDArray[np.bool_]:
     """(k,) atoms that one tensor's normal equations say something about."""
     size = np.diag(gram)

@@ -22,7 +22,7 @@ from unmerge.core.errors import need
 from unmerge.core.records import environment, write_json
 from unmerge.core.staging import staged
 from unmerge.evaluation.batch import NOT_AN_ANSWER, pad
-from unmerge.studies.families.corpora import examples
+from unmerge.studies.families.corpora import PLAIN, examples
 from unmerge.studies.families.design import MODULES, Member, Run, Settings, member_name
 from unmerge.studies.families.manifest import ADAPTERS, MANIFEST, DictionaryManifest
 from unmerge.training.models import load_model
@@ -101,10 +101,12 @@ def _train(run: Run, model: Any, tokenizer: Any, base_name: str, adapters: Path)
     optimizer = torch.optim.AdamW(parameters, lr=run.settings.learning_rate, weight_decay=0.0)
     losses = []
     last = run.saved[-1]
-    for step, (tokens, answers) in enumerate(itertools.islice(_batches(run, tokenizer), last), 1):
+    for step, (tokens, answers) in enumerate(
+        itertools.islice(batches(run.task, run.data_seed, run.seed, tokenizer, run.settings.answer_format), last), 1
+    ):
         for group in optimizer.param_groups:
             group["lr"] = run.settings.learning_rate * _schedule(step / last)
-        loss = _loss(model, tokens, answers)
+        loss = answer_loss(model, tokens, answers)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -115,7 +117,14 @@ def _train(run: Run, model: Any, tokenizer: Any, base_name: str, adapters: Path)
     adapted.unload()
 
 
-def _loss(model: Any, tokens: Tensor, answers: Tensor) -> Tensor:
+def answer_loss(model: Any, tokens: Tensor, answers: Tensor) -> Tensor:
+    """Mean cross-entropy of the answers' tokens.
+
+    Args:
+        model: a causal model of transformers.
+        tokens: (batch, length), as ``batches`` yields them.
+        answers: (batch, length), likewise.
+    """
     hidden = model.model(input_ids=tokens).last_hidden_state[:, :-1]
     counted = answers[:, 1:] != NOT_AN_ANSWER
     return cross_entropy(model.lm_head(hidden[counted]), answers[:, 1:][counted])
@@ -126,10 +135,18 @@ def _schedule(done: float) -> float:
     return done / _WARMUP if done < _WARMUP else 0.1 + 0.45 * (1 + math.cos(math.pi * (done - _WARMUP) / (1 - _WARMUP)))
 
 
-def _batches(run: Run, tokenizer: Any) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless epochs over the run's training set, in the order of its seed."""
-    items = list(itertools.islice(examples(run.task, run.data_seed, run.settings.answer_format), ITEMS))
-    order = random.Random(run.seed)
+def batches(task: str, data_seed: int, seed: int, tokenizer: Any, answer_format: str = PLAIN) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless epochs over a training set: (tokens, answers) of every batch, (BATCH, length) each.
+
+    Args:
+        task: of the training set, as in ``corpora.examples``.
+        data_seed: of the training set.
+        seed: of the order.
+        tokenizer: of the model.
+        answer_format: of the training set.
+    """
+    items = list(itertools.islice(examples(task, data_seed, answer_format), ITEMS))
+    order = random.Random(seed)
     while True:
         order.shuffle(items)
         for start in range(0, len(items) - BATCH + 1, BATCH):
