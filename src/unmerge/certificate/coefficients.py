@@ -19,7 +19,7 @@ from unmerge.certificate.candidates import Candidates
 from unmerge.certificate.duplicates import leak
 from unmerge.certificate.evidence import TensorEvidence
 from unmerge.certificate.identity import Likeness, leaves_more, likeness, likeness_by_weights
-from unmerge.certificate.intervals import excludes_zero, moved, spread, widened
+from unmerge.certificate.intervals import excludes_zero, along_atoms, moved, spread, widened
 from unmerge.certificate.profile import Group, profile
 from unmerge.certificate.refined import ROUNDS, Refined, refined
 from unmerge.certificate.rounding import FIGURES
@@ -262,9 +262,8 @@ def _by_least_squares(some: Candidates, left: _Left, unknown: bool) -> _Estimate
         parts = reduced(*some.systems, varying)
         coefficients[~varying] = solve(parts[0].sum(0), parts[1].sum(0))
     interval = spread(some.systems, coefficients, varying)
-    if unknown:
-        interval = widened(interval, leak(some.products, some.chosen) / some.lengths)
-    return _Estimate(coefficients, interval, LEAST_SQUARES, some.products.tensors, some.systems)
+    unseen = leak(some.products, some.chosen) / some.lengths if unknown else along_atoms(some, coefficients)
+    return _Estimate(coefficients, widened(interval, unseen), LEAST_SQUARES, some.products.tensors, some.systems)
 
 
 def _profiles(some: Candidates, left: _Left, coefficients: Matrix, figures: float) -> tuple[tuple[Group, ...], ...]:
