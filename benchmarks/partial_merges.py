@@ -133,7 +133,7 @@ def outcome(target: Wanted, zoo: Zoo) -> dict[str, Any]:
     result = zoo.decomposed(folder, target.dtype)
     named = {component.name: component for component in result.components}
     adapter, takes = Adapter.open(folders[name]), acted if target.dtype == "bfloat16" else float
-    truth = {tensor: takes(round(largest * kind.shape(_layer(tensor), tensor), 4)) for tensor in adapter.shapes}
+    truth = {tensor: takes(largest * kind.shape(_layer(tensor), tensor)) for tensor in adapter.shapes}
     sizes = {tensor: norm_squared(adapter.delta(tensor)) for tensor in adapter.shapes}
     mean = (sum(sizes[tensor] * truth[tensor] ** 2 for tensor in truth) / sum(sizes.values())) ** 0.5
     whole = named.get(target.whole[0])

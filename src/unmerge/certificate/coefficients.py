@@ -19,7 +19,7 @@ from unmerge.certificate.candidates import Candidates
 from unmerge.certificate.duplicates import leak
 from unmerge.certificate.evidence import TensorEvidence
 from unmerge.certificate.identity import Likeness, leaves_more, likeness, likeness_by_weights
-from unmerge.certificate.intervals import excludes_zero, along_atoms, moved, spread, widened
+from unmerge.certificate.intervals import along_atoms, excludes_zero, moved, spread, widened
 from unmerge.certificate.profile import Group, profile
 from unmerge.certificate.refined import ROUNDS, Refined, refined
 from unmerge.certificate.rounding import FIGURES
