@@ -218,7 +218,7 @@ def test_directions_that_all_adapters_share(factor: float, needed: bool) -> None
         truth = seed % 2
         target = room.merge([(original, variant)[truth], present, *unknown], [0.8, 0.6, 0.7, 0.5], *MERGES["bf16"])
         gram, correlation = equations([original, variant, present], target)
-        usual = usual_cosine(equations([original, present, *unknown], target)[0].sum(0))
+        usual = float(usual_cosine(equations([original, present, *unknown], target)[0].sum(0))[0])
         assert 0.2 < usual < 0.4
         shares = np.linalg.solve(gram.sum(0), correlation.sum(0))
         rest = np.sqrt(sum(float(part.square().sum()) for part in target) - shares @ correlation.sum(0))
@@ -230,8 +230,11 @@ def test_directions_that_all_adapters_share(factor: float, needed: bool) -> None
 def test_usual_cosine() -> None:
     cosines = np.array([[1.0, 0.9, 0.1, -0.3], [0.9, 1.0, 0.2, 0.0], [0.1, 0.2, 1.0, 0.0], [-0.3, 0.0, 0.0, 1.0]])
     lengths = np.array([1.0, 5.0, 0.2, 2.0])
-    assert usual_cosine(cosines * np.outer(lengths, lengths)) == pytest.approx((0.1 + 0.3 + 0.2) / 5)
-    assert usual_cosine(cosines[:2, :2]) == 0.0
+    assert usual_cosine(cosines * np.outer(lengths, lengths)) == pytest.approx([(0.1 + 0.3 + 0.2) / 5] * 4)
+    assert usual_cosine(cosines[:2, :2]).tolist() == [0.0, 0.0]
+    # among atoms without a low rank other cosines are usual
+    assert usual_cosine(cosines, np.array([True, False, False, True])) == pytest.approx([0.3, 0.2, 0.2, 0.3])
+    assert usual_cosine(cosines, np.array([True, False, False, False]))[0] == pytest.approx((0.1 + 0.3 + 0.2) / 5)
 
 
 def test_a_clearly_negative_contribution_is_no_evidence_against() -> None:

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from unmerge.certificate.duplicates import ALIKE
 from unmerge.certificate.evidence import TensorEvidence
 from unmerge.certificate.refined import Looked
 from unmerge.certificate.rounding import Sample
@@ -21,6 +22,8 @@ Watch = Callable[[Iterable[str]], Iterable[str]]
 
 #: weights of the tensors that are looked at before they were rounded, evenly spread; of large models that is a part
 _LOOKED = 200_000_000
+#: strangers in whose subspaces what is left is looked at
+_OTHERS = 4
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Candidates:
         products: inner products of all atoms and the target, over all weights.
         seen: what the m tensors that are not blind say.
         chosen: the places of the k atoms.
-        dense: (k,) which of them have no low rank.
+        without_rank: (n,) which atoms of the dictionary have no low rank.
         sample: weights of the target with what the k atoms would have changed in them; None where nothing was rounded.
         watch: wraps loops over tensors, for a progress bar.
     """
@@ -43,7 +46,7 @@ class Candidates:
     products: Gram
     seen: Sequence[TensorEvidence]
     chosen: Sequence[int]
-    dense: NDArray[np.bool_]
+    without_rank: NDArray[np.bool_]
     sample: Sample | None
     watch: Watch = iter
 
@@ -51,6 +54,11 @@ class Candidates:
     def known(self) -> list[TaskVector]:
         """The k atoms."""
         return [self.atoms[atom] for atom in self.chosen]
+
+    @cached_property
+    def dense(self) -> NDArray[np.bool_]:
+        """(k,) which of them have no low rank."""
+        return self.without_rank[list(self.chosen)]
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -76,6 +84,22 @@ class Candidates:
     def lengths(self) -> Matrix:
         """(k,) the atoms' norms."""
         return np.asarray(np.sqrt(np.einsum("mii->i", self.systems[0])))
+
+    @cached_property
+    def strangers(self) -> list[int]:
+        """Atoms of the dictionary that are unlike the k atoms and have a low rank, those first that change most of the m tensors."""
+        rows = [self.products.tensors.index(name) for name in self.names]
+        gram = self.products.gram[rows]
+        lengths = np.sqrt(np.einsum("mii->i", gram))
+        cosines = np.abs(gram.sum(0)) / np.maximum(np.outer(lengths, lengths), 1e-300)
+        changed = np.array([sum(bool((item.owner == atom).any()) for item in self.seen) for atom in range(len(self.atoms))])
+        unlike = (changed > 0) & (cosines[:, self.chosen].max(1, initial=0.0) < ALIKE)
+        return sorted(np.flatnonzero(unlike).tolist(), key=lambda atom: -int(changed[atom]))
+
+    @cached_property
+    def others(self) -> list[TaskVector]:
+        """A few of the strangers, in whose subspaces what is left is looked at as well."""
+        return [self.atoms[atom] for atom in self.strangers[:_OTHERS]]
 
     def grams(self, tensors: Sequence[str]) -> Matrix:
         """(tensors, k, k) inner products of the atoms in some tensors."""

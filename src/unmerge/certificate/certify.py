@@ -150,7 +150,7 @@ def certify(
         presence = presence.with_others(by_correlation.presence(), dense, level)
         limits = np.where(dense, by_correlation.detection_limits(), limits)
     present = np.flatnonzero(presence.present).tolist()
-    chosen, groups = _settled(products, alike, present)
+    chosen, groups = _settled(products, alike, present, dense)
     seen = [item for item in evidence if not item.is_blind]
     look = Look(atoms, target, products, seen, dense, grid, watch)
     suspected = [atom for atom in np.flatnonzero(presence.p_value <= SUSPECTED).tolist() if atom not in present]
@@ -159,7 +159,10 @@ def certify(
     content = settle_identity(look, look.components(chosen), alike, groups, presence.score)
     measured = content.measured
     found = [_found(content, place, atom, presence, _best(alike, presence, atom)) for place, atom in enumerate(content.chosen)]
-    found += [_related(content, atom, products) for atom in _only_related(chosen, content, alike, presence)]
+    found += [
+        _related(content, atom, products, RELATED if not dense[atom] else replace(RELATED, identity=Identity.UNDECIDED))
+        for atom in _only_related(chosen, content, alike, presence)
+    ]
     parts = {atom: measured.profiles[place] for place, atom in enumerate(content.chosen)}
     found = [
         one
@@ -200,7 +203,9 @@ def _without_rank(evidence: Sequence[TensorEvidence], products: Gram) -> NDArray
     return np.asarray(low < np.einsum("mii->i", products.gram[changed]) / 2)
 
 
-def _settled(products: Gram, alike: Sequence[Sequence[int]], present: Sequence[int]) -> tuple[list[int], dict[int, tuple[int, ...]]]:
+def _settled(
+    products: Gram, alike: Sequence[Sequence[int]], present: Sequence[int], dense: NDArray[np.bool_]
+) -> tuple[list[int], dict[int, tuple[int, ...]]]:
     """The present atoms, one for each component, and the others that it may be as well.
 
     A family with a present member is settled among all of its members, together with the other present atoms: which of them shows best
@@ -218,7 +223,7 @@ def _settled(products: Gram, alike: Sequence[Sequence[int]], present: Sequence[i
             places = [candidates.index(atom) for atom in members]
             settled = [
                 (candidates[one.best], tuple(candidates[other] for other in one.group if other != one.best))
-                for one in settle(places, gram, correlation, leak(products, candidates))
+                for one in settle(places, gram, correlation, float(leak(products, candidates, dense).max()))
             ]
         chosen += [atom for atom, _ in settled]
         groups.update(settled)
@@ -281,11 +286,11 @@ def _only_related(chosen: Sequence[int], content: Content, alike: Sequence[Seque
     return [atom for atom in chosen if atom not in named and presence.score[atom] >= RELATED_FROM and presence.p_value[atom] <= LEVEL]
 
 
-def _related(content: Content, atom: int, products: Gram) -> Found:
+def _related(content: Content, atom: int, products: Gram, likeness: Likeness) -> Found:
     """A relative of an atom, with the coefficient that least squares gives it beside the components."""
     gram, correlation = products.gram.sum(0), products.correlation.sum(0)
     coefficient = float((correlation[atom] - gram[atom, content.chosen] @ content.measured.coefficients) / gram[atom, atom])
-    return Found(atom, coefficient, (-np.inf, np.inf), RELATED.p_value, 1.0, (), {}, 0.0, RELATED, ())
+    return Found(atom, coefficient, (-np.inf, np.inf), likeness.p_value, 1.0, (), {}, 0.0, likeness, ())
 
 
 def _is_relative(one: Found, dense: NDArray[np.bool_]) -> bool:

@@ -19,7 +19,7 @@ from unmerge.certificate.candidates import Candidates
 from unmerge.certificate.duplicates import leak
 from unmerge.certificate.evidence import TensorEvidence
 from unmerge.certificate.identity import Likeness, leaves_more, likeness, likeness_by_weights
-from unmerge.certificate.intervals import along_atoms, excludes_zero, moved, spread, widened
+from unmerge.certificate.intervals import along_atoms, excludes_zero, is_crowded, moved, spread, widened
 from unmerge.certificate.profile import Group, profile
 from unmerge.certificate.refined import ROUNDS, Refined, refined
 from unmerge.certificate.rounding import FIGURES
@@ -167,7 +167,9 @@ def measure(some: Candidates) -> Measured:
     coefficients, figures = estimate.coefficients, some.sample.figures if some.sample else FIGURES
     sizes = left.told.taken**2 * np.einsum("mii->mi", some.grams(left.names))
     directions = [item.directions(some.chosen, row) for item, row in zip(left.looked_at, left.told.taken, strict=True)]
-    remaining = left.told.remains[:, :, int(leaves_more(left.told.excess, np.array(directions, dtype=np.int64)))]
+    taken_for = int(leaves_more(left.told.excess, np.array(directions, dtype=np.int64)))
+    remaining = left.told.remains[:, :, taken_for]
+    elsewhere = left.told.elsewhere[:, :, taken_for] if is_crowded(left.closer) else None
     return Measured(
         coefficients=coefficients,
         interval=widened(estimate.interval, figures * np.abs(coefficients)),
@@ -180,7 +182,8 @@ def measure(some: Candidates) -> Measured:
         rounding_share=some.sample.rounding_share(TOGETHER, coefficients) if some.sample else None,
         profiles=_profiles(some, left, coefficients, figures),
         likeness=tuple(
-            likeness(remaining[:, place], sizes[:, place], not some.dense[place], bool(left.covered[place])) for place in range(len(some.chosen))
+            likeness(remaining[:, place], sizes[:, place], not some.dense[place], bool(left.covered[place]), elsewhere)
+            for place in range(len(some.chosen))
         ),
         share=sizes.sum(0) / float(some.products.norm_squared.sum()),
         before_rounding=left.before,
@@ -216,7 +219,7 @@ def _left(some: Candidates, rounded: RoundingFit | None, trimmed: bool) -> _Left
     if covered.any() and not once:
         # what is left covers these: nothing of them was subtracted. Whether they are in there shows when least squares' share of them is
         field = np.where(covered, some.squares, np.nan_to_num(closer.coefficients))
-        told = refined(some.known, some.target, some.looked(field), field, some.watch, 1, varying)
+        told = refined(some.known, some.target, some.looked(field), field, some.watch, 1, varying, some.others)
     left = _Left(closer, told, some.seen, varying, covered, coarse, np.zeros(len(some.chosen)))
     return _before_rounding(some, rounded, left) if rounded and coarse and left.rank and not varying.any() else left
 
@@ -227,7 +230,7 @@ def _before_rounding(some: Candidates, rounded: RoundingFit, left: _Left) -> _Le
     looked = some.some(some.looked(left.closer.coefficients))
 
     def project(vector: TaskVector, guess: Matrix) -> tuple[Matrix, Refined]:
-        found = refined(some.known, vector, looked, guess, some.watch, rounds=1)
+        found = refined(some.known, vector, looked, guess, some.watch, rounds=1, others=some.others)
         return found.coefficients[0], found
 
     before = settled(some.known, some.target, some.sample, rounded.coefficients, project)
@@ -244,7 +247,7 @@ def _before_rounding(some: Candidates, rounded: RoundingFit, left: _Left) -> _Le
 
 
 def _by_intervals(some: Candidates, rounded: RoundingFit) -> _Estimate:
-    interval = widened(rounded.interval, leak(some.products, some.chosen) / some.lengths)
+    interval = widened(rounded.interval, leak(some.products, some.chosen, some.without_rank) / some.lengths)
     return _Estimate(rounded.coefficients, interval, INTERVALS, some.products.tensors, some.systems)
 
 
@@ -262,7 +265,7 @@ def _by_least_squares(some: Candidates, left: _Left, unknown: bool) -> _Estimate
         parts = reduced(*some.systems, varying)
         coefficients[~varying] = solve(parts[0].sum(0), parts[1].sum(0))
     interval = spread(some.systems, coefficients, varying)
-    unseen = leak(some.products, some.chosen) / some.lengths if unknown else along_atoms(some, coefficients)
+    unseen = leak(some.products, some.chosen, some.without_rank) / some.lengths if unknown else along_atoms(some, coefficients)
     return _Estimate(coefficients, widened(interval, unseen), LEAST_SQUARES, some.products.tensors, some.systems)
 
 

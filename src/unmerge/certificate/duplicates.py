@@ -78,24 +78,40 @@ def families(gram: Matrix) -> list[list[int]]:
     return list(found.values())
 
 
-def usual_cosine(gram: Matrix) -> float:
-    """The mean |cosine| between atoms of different families; 0 where there is one family only.
+def usual_cosine(gram: Matrix, dense: NDArray[np.bool_] | None = None) -> Matrix:
+    """(n,) the mean |cosine| between each atom's kind: those with a low rank, and those without, which share more.
+
+    Atoms of one family are left out. Where a kind has no two families, all pairs of different families are taken; 0 where there are none.
 
     Args:
         gram: (n, n) inner products over all tensors.
+        dense: (n,) which atoms have no low rank; none where not given.
     """
+    count = len(gram)
+    dense = np.zeros(count, dtype=bool) if dense is None else dense
     cosines = np.abs(_cosines(gram))
     apart = np.ones_like(cosines, dtype=bool)
     for family in families(gram):
         apart[np.ix_(family, family)] = False
-    return float(cosines[apart].mean()) if apart.any() else 0.0
+    usual = np.zeros(count)
+    for kind in (dense, ~dense):
+        among = apart & np.outer(kind, kind)
+        pairs = among if among.any() else apart
+        usual[kind] = cosines[pairs].mean() if pairs.any() else 0.0
+    return usual
 
 
-def leak(products: Gram, chosen: Sequence[int]) -> float:
-    """How far unknown components may lie along one direction: the norm of what some atoms leave times the usual cosine."""
+def leak(products: Gram, chosen: Sequence[int], dense: NDArray[np.bool_] | None = None) -> Matrix:
+    """(k,) how far unknown components may lie along some atoms: the norm of what these leave times the usual cosine of their kind.
+
+    Args:
+        products: of all atoms and the target.
+        chosen: the k atoms.
+        dense: (n,) as for ``usual_cosine``.
+    """
     gram, correlation, square = products.gram.sum(0), products.correlation.sum(0)[list(chosen)], float(products.norm_squared.sum())
     explained = float(solve(gram[np.ix_(chosen, chosen)], correlation) @ correlation)
-    return math.sqrt(max(square - explained, 0.0)) * usual_cosine(gram)
+    return np.asarray(math.sqrt(max(square - explained, 0.0)) * usual_cosine(gram, dense)[list(chosen)])
 
 
 def settle(members: Sequence[int], gram: Matrix, correlation: Matrix, leak: float = 0.0) -> list[Settled]:

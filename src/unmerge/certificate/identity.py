@@ -46,6 +46,8 @@ SPARE, OF_SHOWN = 1.0, 0.3
 EXACT = 1e-4
 #: a relative is claimed where it is at least this share
 RELATIVE = 1e-3
+#: and where so many times as much is left along it as along atoms that are not in the target (median)
+STANDS_OUT = 3.0
 #: share of the changed weights that the very atoms give
 IDENTICAL = 0.98
 #: level of both claims, one-sided
@@ -209,7 +211,7 @@ def leaves_more(excess: NDArray[np.int64], shown: NDArray[np.int64]) -> bool:
     return bool(len(excess)) and float(np.median(excess)) > SPARE + OF_SHOWN * fewest
 
 
-def likeness(left: Matrix, sizes: Matrix, low_rank: bool, covered: bool = False) -> Likeness:
+def likeness(left: Matrix, sizes: Matrix, low_rank: bool, covered: bool = False, elsewhere: Matrix | None = None) -> Likeness:
     """What m tensors say of one component.
 
     Args:
@@ -217,6 +219,8 @@ def likeness(left: Matrix, sizes: Matrix, low_rank: bool, covered: bool = False)
         sizes: (m,) c^2 ||V||^2.
         low_rank: whether the atom has one; of an atom without, what is left says nothing of a relative.
         covered: whether what is left covers the atom, so that nothing of it could be told from the unknown: then it is not claimed.
+        elsewhere: (m, p, 3) the same as ``left`` of p atoms that are not in the target. A relative leaves more along its atom than along others; what
+            further training leaves lies along all of them.
     """
     if not sizes.sum() > 0:
         return Likeness(Identity.UNDECIDED, np.inf, np.inf, 1.0)
@@ -227,13 +231,22 @@ def likeness(left: Matrix, sizes: Matrix, low_rank: bool, covered: bool = False)
     high, low = float((shares[:2] + reach).max()), float((shares[:2] - reach).min())
     if high <= EXACT and not covered:
         identity = Identity.EXACT
-    elif low_rank and (low > RELATIVE or _mostly(left, sizes)):
+    elif low_rank and (low > RELATIVE or _mostly(left, sizes)) and _stands_out(left, sizes, elsewhere):
         identity = Identity.RELATIVE
     else:
         identity = Identity.UNDECIDED
     side = int(np.argmax(shares[:2]))
     p_value = float(stats.t.sf((EXACT - shares[side]) / max(error[side], FIGURES), count - 1))
     return Likeness(identity, max(float(shares[side]), 0.0), max(float(shares[2]), 0.0), 1.0 if covered else p_value)
+
+
+def _stands_out(left: Matrix, sizes: Matrix, elsewhere: Matrix | None) -> bool:
+    """Whether more is left along an atom, on both sides, than along others."""
+    if elsewhere is None or not elsewhere.shape[1]:
+        return True
+    told = sizes > 0
+    own, others = left[told, :2].sum(0), np.median(elsewhere[told, :, :2].sum(0), 0)
+    return bool((own > STANDS_OUT * others).all())
 
 
 def _mostly(left: Matrix, sizes: Matrix) -> bool:

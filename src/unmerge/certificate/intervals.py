@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmerge.certificate.candidates import Candidates
-from unmerge.certificate.duplicates import ALIKE
+from unmerge.certificate.duplicates import usual_cosine
 from unmerge.certificate.evidence import TensorEvidence
 from unmerge.certificate.refined import Refined
 from unmerge.certificate.systems import jackknife_interval, own_answers, reduced
@@ -18,13 +18,14 @@ Matrix = NDArray[np.float64]
 
 #: what training leaves has no sharp edge: so many of its singular values are near that of the noise in the median tensor (6 to 16 after full
 #: fine-tuning at 1e-5 to 3e-4, 1 or 2 of low-rank unknowns), and as many lie below it. Then the noise has directions of its own, along atoms too:
-#: .010 of its norm in the root mean square, whatever the rate of training, and .025 at most. The interval is widened by twice the former
-_CROWDED, _ALONG = 4, 0.02
+#: .010 of its norm in the root mean square, whatever the rate of training, and .025 at most. With the spread over tensors this share of the norm
+#: holds nineteen in twenty; of an atom without a low rank it is what such atoms have in common
+_CROWDED, _ALONG = 4, 0.013
 #: so many absent atoms must tell how far something unknown lies along adapters. Twice of their root mean square holds an atom's own share
 _TELLING, _TWICE = 3, 2.0
-#: of the unknown this many times the share of the known components' energy that lies below the noise is not projected off. Seen: errors are .7 to 1
-#: times that share where it is .002 to .05, 2.3 times at .15, and 1.2 times from .5 on, in the root mean square
-_NOT_OFF = 2.0
+#: where a share h of the known components' energy lies below the noise, errors are 15 h^2 of what absent atoms have in common with what is left, and
+#: no more than .8 of it (root mean square). Seen from h = .04 to .7, where they are .03 to .8 of it; below, the spread over tensors holds them
+_STEEP, _MOST = 15.0, 0.8
 
 
 def spread(systems: tuple[Matrix, Matrix], coefficients: Matrix, varying: NDArray[np.bool_]) -> Matrix:
@@ -64,8 +65,13 @@ def moved(some: Candidates, closer: Refined, coefficients: Matrix, looked_at: Se
         looked_at: the tensors of ``closer``.
     """
     hidden = _hidden(some, coefficients)
-    along = min(_NOT_OFF * hidden, 1.0) * along_atoms(some, coefficients)
+    along = min(_STEEP * hidden**2, _MOST) * along_atoms(some, coefficients)
     return np.maximum(np.abs(some.squares - coefficients) * hidden, along) + _below_the_edge(some, closer, looked_at)
+
+
+def is_crowded(closer: Refined) -> bool:
+    """Whether what is left has no sharp edge, as what training leaves: many of its singular values are near that of the noise."""
+    return bool(len(closer.near)) and float(np.median(closer.near)) >= _CROWDED
 
 
 def along_atoms(some: Candidates, coefficients: Matrix) -> Matrix:
@@ -78,14 +84,13 @@ def along_atoms(some: Candidates, coefficients: Matrix) -> Matrix:
         some: the components.
         coefficients: (k,) of them.
     """
+    absent = some.strangers
+    if len(absent) < _TELLING:
+        return np.zeros(len(some.chosen))
     rows = [some.products.tensors.index(name) for name in some.names]
     gram, correlation = some.products.gram[rows], some.products.correlation[rows]
     squares = np.einsum("mii->mi", gram)
     lengths = np.sqrt(squares.sum(0))
-    cosines = np.abs(gram.sum(0)) / np.maximum(np.outer(lengths, lengths), 1e-300)
-    absent = (lengths > 0) & (cosines[:, some.chosen].max(1, initial=0.0) < ALIKE)
-    if absent.sum() < _TELLING:
-        return np.zeros(len(some.chosen))
     shared = (correlation - gram[:, :, some.chosen] @ coefficients).sum(0)[absent] / lengths[absent]
     by_noise = (np.array([item.noise**2 for item in some.seen]) @ squares[:, absent]) / lengths[absent] ** 2
     beyond = max(float((shared**2 - by_noise).mean()), 0.0)
@@ -108,7 +113,8 @@ def _hidden(some: Candidates, coefficients: Matrix) -> float:
 
 def _below_the_edge(some: Candidates, closer: Refined, looked_at: Sequence[TensorEvidence]) -> Matrix:
     """(k,) how far each coefficient may be off by what training left below the edge of the noise; 0 where what is left ends above it."""
-    if not len(closer.near) or float(np.median(closer.near)) < _CROWDED:
+    if not is_crowded(closer):
         return np.zeros(len(some.chosen))
     noise = math.sqrt(sum(item.noise**2 * math.prod(item.shape) for item in looked_at))
-    return np.asarray(_ALONG * noise / some.lengths)
+    usual = usual_cosine(some.products.gram.sum(0), some.without_rank)[list(some.chosen)]
+    return np.asarray(np.where(some.dense, usual, _ALONG) * noise / some.lengths)

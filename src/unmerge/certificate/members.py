@@ -72,7 +72,7 @@ class Look:
         left = list(chosen)
         sample = Sample.of([self.atoms[atom] for atom in left], self.target, self.grid, self.watch) if self.grid and left else None
         while True:
-            measured = measure(Candidates(self.atoms, self.target, self.products, self.seen, left, self.dense[left], sample, self.watch))
+            measured = measure(Candidates(self.atoms, self.target, self.products, self.seen, left, self.dense, sample, self.watch))
             if len(clear := measured.clear) == len(left):
                 return Content(left, measured, {})
             left, sample = [left[place] for place in clear], sample.only(clear) if sample and clear else None

@@ -42,6 +42,7 @@ class Refined:
         remains: (m, k, 2, 3) what is left in each atom's own subspaces (``identity.remains``), of the target less the atoms at ``taken``.
         excess: (m,) how many more directions the signal of that has than the atoms leave of the target's.
         taken: (m, k) the coefficients of the last round's start.
+        elsewhere: (m, p, 2, 3) the same as ``remains`` in the subspaces of some other atoms.
         near: (m,) how many singular values of what is left are above the edge of its noise, and by less than half of it.
     """
 
@@ -53,6 +54,7 @@ class Refined:
     remains: Matrix
     excess: NDArray[np.int64]
     taken: Matrix
+    elsewhere: Matrix
     near: NDArray[np.int64]
 
 
@@ -89,6 +91,7 @@ def refined(
     watch: Callable[[Iterable[str]], Iterable[str]] = iter,
     rounds: int = ROUNDS,
     varying: NDArray[np.bool_] | None = None,
+    others: Sequence[TaskVector] = (),
 ) -> Refined:
     """Refine coefficients, and tell what the components leave.
 
@@ -100,6 +103,7 @@ def refined(
         watch: wraps the loops over tensors, for a progress bar.
         rounds: of projecting and solving; without noise one is exact, unless an atom varies.
         varying: (k,) which atoms have a coefficient in each tensor; none where not given.
+        others: p atoms that are not in the target: what is left is looked at in their subspaces as well.
     """
     k = len(atoms)
     varying = np.zeros(k, dtype=bool) if varying is None else varying
@@ -107,31 +111,37 @@ def refined(
     names = [item.tensor for item in tensors]
     known = dict(zip(names, tensors, strict=True))
     gram, correlation = np.zeros((len(tensors), k, k)), np.zeros((len(tensors), k))
-    ranks, whole, remaining = np.zeros(len(tensors), dtype=np.int64), np.zeros((len(tensors), k)), np.zeros((len(tensors), k, 2, 3))
+    ranks, whole, remaining = np.zeros(len(tensors), dtype=np.int64), np.zeros((len(tensors), k)), np.zeros((len(tensors), k + len(others), 2, 3))
     excess, near = np.zeros(len(tensors), dtype=np.int64), np.zeros(len(tensors), dtype=np.int64)
     field = np.array(np.broadcast_to(coefficients, (len(tensors), k)))
     used: dict[str, Matrix] = {}
     for turn in range(rounds):
         used = dict(zip(names, np.nan_to_num(field), strict=True))
-        look = partial(_look, atoms, target, known, used, turn == rounds - 1)
+        look = partial(_look, atoms, others if turn == rounds - 1 else None, target, known, used)
         for row, (_, found) in enumerate(zip(watch(names), each_tensor(names, target.shapes, look), strict=True)):
-            gram[row], correlation[row], whole[row], ranks[row], remaining[row], excess[row], near[row] = found
+            gram[row], correlation[row], whole[row], ranks[row], remaining[row, : len(found[4])], excess[row], near[row] = found
         field = solve_partly(gram, correlation, varying) if k else field
     left = np.einsum("mii->i", gram)
     kept = np.divide(left, whole.sum(0), out=np.zeros(k), where=whole.sum(0) > 0)
-    return Refined(field, gram, correlation, ranks, kept, remaining, excess, np.array(list(used.values())).reshape(len(tensors), k), near)
+    taken = np.array(list(used.values())).reshape(len(tensors), k)
+    return Refined(field, gram, correlation, ranks, kept, remaining[:, :k], excess, taken, remaining[:, k:], near)
 
 
 def _look(
-    atoms: Sequence[TaskVector], target: TaskVector, known: Mapping[str, Looked], used: Mapping[str, Matrix], last: bool, tensor: str
+    atoms: Sequence[TaskVector],
+    others: Sequence[TaskVector] | None,
+    target: TaskVector,
+    known: Mapping[str, Looked],
+    used: Mapping[str, Matrix],
+    tensor: str,
 ) -> tuple[Matrix, Matrix, Matrix, int, Matrix, int, int]:
     """Of one tensor (k, k) and (k,) normal equations, (k,) the atoms' squared norms over the noise, and in the last round what is left.
 
-    That is: its rank, (k, 2, 3) its part in each atom's own subspaces, the rank of its signal beyond what the atoms leave, and how many of its
-    singular values are near the edge.
+    That is: its rank, (k + p, 2, 3) its part in the subspaces of each atom and each other one, the rank of its signal beyond what the atoms leave,
+    and how many of its singular values are near the edge. It is the last round where ``others`` are given.
     """
     item, change, coefficients = known[tensor], placed(target.delta(tensor)), used[tensor]
-    own = [atom.delta(tensor) if tensor in atom.shapes else None for atom in atoms]
+    own = _deltas(atoms, tensor)
     square = norm_squared(change) if item.square is None else item.square
     parts = [delta.scaled(float(c)) for delta, c in zip(own, coefficients, strict=True) if delta is not None]
     rest = left_over(change, parts, square)
@@ -140,14 +150,18 @@ def _look(
     stack = Stack.of([_off(delta, signal, limit) for delta in own])
     weight = 1 / item.noise**2 if item.noise else 1.0
     whole = np.array([weight * norm_squared(delta) if delta is not None else 0.0 for delta in own])
-    rank, remaining, excess, near = 0, np.zeros((len(atoms), 2, 3)), 0, 0
-    if last and rest:
+    rank, remaining, excess, near = 0, np.zeros((len(atoms) + len(others or ()), 2, 3)), 0, 0
+    if others is not None and rest:
         rank = min(rank_above_noise(rest, square, leading), rest.shape[0] if limit is None else limit)
         assert signal is not None
         most = item.expected(parts)
-        remaining, excess = remains(rest, signal, most, own), signal.rank - most
+        remaining, excess = remains(rest, signal, most, own + _deltas(others, tensor)), signal.rank - most
         near = int((signal.values < NEAR * signal.edge).sum())
     return weight * stack.gram(), weight * _correlation(stack, change, rest, parts), whole, rank, remaining, excess, near
+
+
+def _deltas(atoms: Sequence[TaskVector], tensor: str) -> list[Delta | None]:
+    return [atom.delta(tensor) if tensor in atom.shapes else None for atom in atoms]
 
 
 def _signal_of(rest: Delta | None, item: Looked, components: Sequence[Delta]) -> tuple[Signal | None, Leading | None]:
