@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format zoo bench certificate symmetries rounding families calibration verification full-finetunes recover recover-forms results audit-image audit-schema orthoreg small-proposal study second-zoo harder-zoo circuits docs docs-commands clean
+.PHONY: help demo test lint format zoo bench certificate symmetries rounding families calibration coverage partial-merges verification full-finetunes recover recover-forms results audit-image audit-schema orthoreg small-proposal study second-zoo harder-zoo circuits docs docs-commands clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,14 @@ calibration: .venv/.runtime  ## p-values and claims of identity on the families,
 rounding: .venv/.runtime  ## name the order of rounding of merges by PEFT, mergekit and scripts; writes docs/rounding-measured.md; goes on where it was stopped
 	$(BIN)/python benchmarks/rounding.py
 	$(BIN)/python scripts/rounding_page.py
+
+coverage: .venv/.runtime  ## do intervals hold after further training, requantisation, noise? writes docs/coverage-measured.md; goes on where it was stopped
+	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python scripts/coverage_page.py
+
+partial-merges: .venv/.runtime  ## adapters that act in a part of the model; writes docs/partial-measured.md; goes on where it was stopped
+	$(BIN)/python benchmarks/partial_merges.py
+	$(BIN)/python scripts/partial_page.py
 
 runs/full/checkpoints: .venv/.runtime
 	$(BIN)/python benchmarks/full_finetunes.py --only-train
