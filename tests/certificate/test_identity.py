@@ -51,6 +51,19 @@ def test_a_sibling_is_tried_in_a_relative_s_place() -> None:
         assert claims(certificate) == {place: "exact"}
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_several_checkpoints_of_a_run_at_once(seed: int) -> None:
+    """They are near one direction: what is said of them together stays within what they can be."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = adapters(8, generator)
+    run = [drawn[0], relative(drawn[0], 0.999, generator), relative(drawn[0], 0.98, generator)]
+    certificate = certified([(run[0], 0.47), (run[1], 1.06), (run[2], 0.41), (drawn[1], 0.79)], [*run, *drawn[1:]], None)
+    said = {one.atom: one.coefficient for one in certificate.found}
+    assert said[3] == pytest.approx(0.79, rel=1e-2)
+    assert sum(said.get(place, 0.0) for place in range(3)) == pytest.approx(1.94, rel=0.05)
+    assert "exact" not in [identity for place, identity in claims(certificate).items() if place < 3]
+
+
 def test_other_factors_in_the_same_subspaces() -> None:
     """Columns and rows of the atom, put together otherwise: contained whole, and not the atom."""
     generator = torch.Generator().manual_seed(3)

@@ -23,9 +23,6 @@ Matrix = NDArray[np.float64]
 _CROWDED, _ALONG = 4, 0.013
 #: so many absent atoms must tell how far something unknown lies along adapters. Twice of their root mean square holds an atom's own share
 _TELLING, _TWICE = 3, 2.0
-#: where a share h of the known components' energy lies below the noise, errors are 15 h^2 of what absent atoms have in common with what is left, and
-#: no more than .8 of it (root mean square). Seen from h = .04 to .7, where they are .03 to .8 of it; below, the spread over tensors holds them
-_STEEP, _MOST = 15.0, 0.8
 
 
 def spread(systems: tuple[Matrix, Matrix], coefficients: Matrix, varying: NDArray[np.bool_]) -> Matrix:
@@ -65,8 +62,8 @@ def moved(some: Candidates, closer: Refined, coefficients: Matrix, looked_at: Se
         looked_at: the tensors of ``closer``.
     """
     hidden = _hidden(some, coefficients)
-    along = min(_STEEP * hidden**2, _MOST) * along_atoms(some, coefficients)
-    return np.maximum(np.abs(some.squares - coefficients) * hidden, along) + _below_the_edge(some, closer, looked_at)
+    unprojected = np.maximum(np.abs(some.squares - coefficients), along_atoms(some, coefficients))
+    return hidden * unprojected + _below_the_edge(some, closer, looked_at)
 
 
 def is_crowded(closer: Refined) -> bool:
