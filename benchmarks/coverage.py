@@ -34,8 +34,8 @@ from unmerge.zoo.tasks import TASKS
 
 Tensors = dict[str, Tensor]
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-#: targets of each kind, and the first one's seed: the width of intervals was set on the seeds from 0 to 9, 100 to 109 and 200 to 209
-EACH, FIRST = 10, 300
+#: targets of each kind, and the first one's seed: the width of intervals was set on seeds below that
+EACH, FIRST = 10, 400
 #: of further training
 STEPS, LORA_RANK, LORA_RATE = 30, 8, 2e-3
 #: weights that share a scale in 4 bits

@@ -20,9 +20,9 @@ Matrix = NDArray[np.float64]
 #: fine-tuning at 1e-5 to 3e-4, 1 or 2 of low-rank unknowns), and as many lie below it. Then the noise has directions of its own, along atoms too:
 #: .010 of its norm in the root mean square, whatever the rate of training, and .025 at most. With the spread over tensors this share of the norm
 #: holds nineteen in twenty; of an atom without a low rank it is what such atoms have in common
-_CROWDED, _ALONG = 4, 0.013
-#: so many absent atoms must tell how far something unknown lies along adapters. Twice of their root mean square holds an atom's own share
-_TELLING, _TWICE = 3, 2.0
+_CROWDED, _ALONG = 4, 0.009
+#: so many absent atoms must tell how far something unknown lies along adapters. So many times their root mean square is what an atom may share
+_TELLING, _TIMES = 3, 1.5
 
 
 def spread(systems: tuple[Matrix, Matrix], coefficients: Matrix, varying: NDArray[np.bool_]) -> Matrix:
@@ -91,7 +91,7 @@ def along_atoms(some: Candidates, coefficients: Matrix) -> Matrix:
     shared = (correlation - gram[:, :, some.chosen] @ coefficients).sum(0)[absent] / lengths[absent]
     by_noise = (np.array([item.noise**2 for item in some.seen]) @ squares[:, absent]) / lengths[absent] ** 2
     beyond = max(float((shared**2 - by_noise).mean()), 0.0)
-    return np.asarray(_TWICE * math.sqrt(beyond) / some.lengths)
+    return np.asarray(_TIMES * math.sqrt(beyond) / some.lengths)
 
 
 def _hidden(some: Candidates, coefficients: Matrix) -> float:
