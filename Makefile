@@ -38,7 +38,7 @@ format: .venv/.dev  ## put the code into shape
 	$(BIN)/ruff format .
 
 zoo: .venv/.runtime  ## rebuild the embedded zoo from its seed (SEED=1 makes another one)
-	$(BIN)/unmerge zoo --rebuild --out src/unmerge/zoo/data $(if $(SEED),--seed $(SEED))
+	$(BIN)/unmerge zoo --rebuild --out src/unmerge_lab/zoo/data $(if $(SEED),--seed $(SEED))
 
 bench: .venv/.runtime  ## what a decomposition costs at real sizes, beside other ways, and how it grows; writes docs/bench.md
 	$(BIN)/python benchmarks/sizes.py --json runs/bench.json $(if $(ROW),--only $(ROW))

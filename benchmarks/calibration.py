@@ -33,11 +33,12 @@ from unmerge.core.journal import Journal
 from unmerge.core.records import environment, write_json
 from unmerge.decomposition import Decomposition, Dictionary, decompose, open_base, open_vector
 from unmerge.decomposition.result import Identity
-from unmerge.studies.families import Member, read_manifests, relation
-from unmerge.studies.families.design import RELATIONS
-from unmerge.studies.families.manifest import adapter_folder
 from unmerge.vectors import Held, gram
-from unmerge.zoo.embedded import BASE, embedded_zoo
+from unmerge_lab import embedded_zoo
+from unmerge_lab.studies.families import Member, read_manifests, relation
+from unmerge_lab.studies.families.design import RELATIONS
+from unmerge_lab.studies.families.manifest import adapter_folder
+from unmerge_lab.zoo.embedded import BASE
 
 Group = Literal["unknown", "mixed", "known"]
 COUNTS: dict[Group, int] = {"unknown": 240, "mixed": 160, "known": 80}

@@ -7,7 +7,7 @@ from typing import Any
 
 from scipy import stats
 
-from unmerge.studies.families.design import RELATIONS
+from unmerge_lab.studies.families.design import RELATIONS
 
 LEVELS = (0.05, 0.01, 0.001)
 CONFIDENCE = 0.95

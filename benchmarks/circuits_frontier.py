@@ -1,7 +1,7 @@
 """How low a reconstruction of X -> X^2 can be, against how well the model is trained.
 
 For several lengths of training, each with its own learning-rate schedule to the end: the model's error, and the floor of its
-gradients (``unmerge.circuits.measure.floor``), below which no decomposition into so many directions gets.
+gradients (``unmerge_lab.circuits.measure.floor``), below which no decomposition into so many directions gets.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from unmerge.circuits.measure import floor
-from unmerge.circuits.toys import toy_named
-from unmerge.circuits.train_toys import train
 from unmerge.core.records import environment, write_json
+from unmerge_lab.circuits.measure import floor
+from unmerge_lab.circuits.toys import toy_named
+from unmerge_lab.circuits.train_toys import train
 
 KINDS, STEPS, NUMBERS, SEEDS, SAMPLES = ("square", "square-5"), (200, 350, 500, 700, 1000, 3000, 10_000), (3, 5, 10, 15), (0, 1, 2), 400
 

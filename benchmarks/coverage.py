@@ -27,10 +27,11 @@ from unmerge.checkpoints import Adapter, Checkpoint
 from unmerge.checkpoints.write import save_tensors
 from unmerge.core.records import environment, read_json, write_json
 from unmerge.decomposition import Dictionary, decompose, open_base, open_vector
-from unmerge.studies.families.train import answer_loss, batches
 from unmerge.training.models import load_model
-from unmerge.zoo.embedded import BASE, KNOWN, UNKNOWN, embedded_zoo
-from unmerge.zoo.tasks import TASKS
+from unmerge_lab import embedded_zoo
+from unmerge_lab.studies.families.train import answer_loss, batches
+from unmerge_lab.zoo.embedded import BASE, KNOWN, UNKNOWN
+from unmerge_lab.zoo.tasks import TASKS
 
 Tensors = dict[str, Tensor]
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}

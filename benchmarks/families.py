@@ -3,7 +3,7 @@
     python benchmarks/families.py [--count 20] [--part 0/2] [--out runs/families]
 
 A dictionary is a folder: ``d03/adapters/NAME`` are ordinary PEFT adapters, ``d03/manifest.json`` says of each what it was trained on, from
-which seed, with which settings, and which run it belongs to (``unmerge.studies.families``). Dictionaries that are there stay.
+which seed, with which settings, and which run it belongs to (``unmerge_lab.studies.families``). Dictionaries that are there stay.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 
 import torch
 
-from unmerge.studies.families import draw_dictionary, train_dictionary
-from unmerge.studies.families.manifest import MANIFEST
-from unmerge.zoo.embedded import BASE, BASE_NAME, embedded_zoo
+from unmerge_lab import embedded_zoo
+from unmerge_lab.studies.families import draw_dictionary, train_dictionary
+from unmerge_lab.studies.families.manifest import MANIFEST
+from unmerge_lab.zoo.embedded import BASE, BASE_NAME
 
 
 def main() -> None:

@@ -16,10 +16,10 @@ import torch
 
 from unmerge.checkpoints import Adapter
 from unmerge.core.records import write_json
-from unmerge.studies.families import read_manifests, relation
-from unmerge.studies.families.design import RELATIONS
-from unmerge.studies.families.manifest import adapter_folder
 from unmerge.vectors import Held, LowRank, gram
+from unmerge_lab.studies.families import read_manifests, relation
+from unmerge_lab.studies.families.design import RELATIONS
+from unmerge_lab.studies.families.manifest import adapter_folder
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 

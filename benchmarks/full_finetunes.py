@@ -30,9 +30,10 @@ from unmerge.evaluation import exact_match
 from unmerge.recipes import merge
 from unmerge.training import TrainingRecipe, train_adapters
 from unmerge.training.models import load_model
-from unmerge.zoo.build import ZOO_RECORD, ZooRecord
-from unmerge.zoo.embedded import BASE, KNOWN, UNKNOWN, embedded_zoo, held_out, training_recipe, write_task
-from unmerge.zoo.tasks import TASKS
+from unmerge_lab import embedded_zoo
+from unmerge_lab.zoo.build import ZOO_RECORD, ZooRecord
+from unmerge_lab.zoo.embedded import BASE, KNOWN, UNKNOWN, held_out, training_recipe, write_task
+from unmerge_lab.zoo.tasks import TASKS
 
 #: a full fine-tune at this rate moves the weights by .017 of their norm
 LEARNING_RATE = 2e-4

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from unmerge.checkpoints import Adapter
-from unmerge.studies.families.harder import build_harder_zoo
 from unmerge.vectors import Held, gram
-from unmerge.zoo.embedded import KNOWN, UNKNOWN
+from unmerge_lab.studies.families.harder import build_harder_zoo
+from unmerge_lab.zoo.embedded import KNOWN, UNKNOWN
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 

@@ -22,16 +22,17 @@ from unmerge.core.records import environment, read_json, write_json
 from unmerge.decomposition import decompose, open_base, open_dictionary, open_vector
 from unmerge.decomposition.dictionary import Vector
 from unmerge.evaluation.exact_match import ExactMatch
-from unmerge.studies.design import MergeSettings, StudyDesign, Zoo
-from unmerge.studies.make_target import make_target
-from unmerge.studies.targets import Target, targets
 from unmerge.training.adapters import AdapterRecord, train_adapters
 from unmerge.training.models import load_model
 from unmerge.training.orthoreg import penalty
 from unmerge.vectors import LowRank, gram
 from unmerge.verify.in_place import InPlace, stored_dtypes
-from unmerge.zoo import TASKS, embedded_zoo, held_out
-from unmerge.zoo.embedded import BASE, KNOWN, UNKNOWN, training_recipe, write_task
+from unmerge_lab import embedded_zoo
+from unmerge_lab.studies.design import MergeSettings, StudyDesign, Zoo
+from unmerge_lab.studies.make_target import make_target
+from unmerge_lab.studies.targets import Target, targets
+from unmerge_lab.zoo import TASKS, held_out
+from unmerge_lab.zoo.embedded import BASE, KNOWN, UNKNOWN, training_recipe, write_task
 
 #: 0 is plain training
 LAMBDAS = (0.0, 1e-3, 1e-2, 1e-1)

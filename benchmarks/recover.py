@@ -32,7 +32,8 @@ from unmerge.recipes.inputs import Inputs
 from unmerge.recipes.record import RecoveredRecipe
 from unmerge.recipes.recover import recover
 from unmerge.training.models import load_model
-from unmerge.zoo.embedded import KNOWN, embedded_zoo
+from unmerge_lab import embedded_zoo
+from unmerge_lab.zoo.embedded import KNOWN
 
 #: noise is this share of each matrix's standard deviation
 NOISE = 0.01

@@ -26,7 +26,8 @@ from unmerge.core.records import environment, read_json, write_json
 from unmerge.decomposition import open_base, open_dictionary, open_vector
 from unmerge.recipes import merge
 from unmerge.recipes.recover import recover
-from unmerge.zoo.embedded import BASE, KNOWN, embedded_zoo
+from unmerge_lab import embedded_zoo
+from unmerge_lab.zoo.embedded import BASE, KNOWN
 
 FORMS = Path(__file__).with_suffix(".yml")
 #: a recipe that makes this share of the changed weights again is right, whatever its name

@@ -50,12 +50,12 @@ from unmerge.decomposition.blocks import problem_of
 from unmerge.decomposition.dictionary import Dictionary, Vector
 from unmerge.decomposition.findings import from_certificate
 from unmerge.solvers import SOLVERS
-from unmerge.studies.memory import Peak
-from unmerge.studies.synthetic.architectures import Architecture
-from unmerge.studies.synthetic.make import SYNTH, SynthDesign, synthesise
-from unmerge.studies.targets import targets
-from unmerge.studies.worker import Job, run_job
 from unmerge.vectors import AllWeights, gram
+from unmerge_lab.studies.memory import Peak
+from unmerge_lab.studies.synthetic.architectures import Architecture
+from unmerge_lab.studies.synthetic.make import SYNTH, SynthDesign, synthesise
+from unmerge_lab.studies.targets import targets
+from unmerge_lab.studies.worker import Job, run_job
 
 KEPT, MEMORY = 100_000, 3 << 30
 WAYS = ("gram", "known", "certificate", "expanded", "read", "dense")

@@ -19,8 +19,8 @@ from unmerge.checkpoints import Checkpoint
 from unmerge.core.errors import BadInput
 from unmerge.core.records import environment, read_json, write_json
 from unmerge.decomposition import Dictionary, decompose, open_base, open_dictionary, open_vector
-from unmerge.studies.symmetries import OPERATIONS, TOGETHER, Model, apply, plus, read_model, take_layers, write_model
-from unmerge.zoo import embedded_zoo
+from unmerge_lab import embedded_zoo
+from unmerge_lab.studies.symmetries import OPERATIONS, TOGETHER, Model, apply, plus, read_model, take_layers, write_model
 
 KNOWN, UNKNOWN = {"pirate": 0.8, "json_object": 0.5, "parity": 0.35}, {"sorting": 0.6}
 CASES: dict[str, tuple[str, ...]] = {"nothing": (), **{name: (name,) for name in OPERATIONS}, **TOGETHER}

@@ -24,15 +24,15 @@ from unmerge.core.records import environment, write_json
 from unmerge.decomposition import decompose, open_base, open_dictionary, open_vector
 from unmerge.decomposition.dictionary import Vector
 from unmerge.evaluation.exact_match import ExactMatch
-from unmerge.studies.design import MergeSettings, StudyDesign
-from unmerge.studies.make_target import base_in, make_target
-from unmerge.studies.targets import Target, targets
 from unmerge.training.models import load_model
 from unmerge.verify.in_place import InPlace, stored_dtypes
 from unmerge.verify.record import Verification
 from unmerge.verify.run import Request, verify
 from unmerge.verify.tasks import read_tasks
-from unmerge.zoo.embedded import KNOWN, held_out
+from unmerge_lab.studies.design import MergeSettings, StudyDesign
+from unmerge_lab.studies.make_target import base_in, make_target
+from unmerge_lab.studies.targets import Target, targets
+from unmerge_lab.zoo.embedded import KNOWN, held_out
 
 DENSITY, GROUPS = 0.5, ("known", "mixed", "unknown")
 #: every method in both dtypes, and one of each family (linear, trimmed and elected, dropped at random and elected) once more

@@ -18,11 +18,12 @@ from unmerge.checkpoints.write_adapter import write_adapter
 from unmerge.core.examples import read_examples, write_examples
 from unmerge.decomposition import Decomposition, decompose, open_base, open_dictionary, open_vector
 from unmerge.recipes import merge
-from unmerge.studies.make_target import base_in
 from unmerge.training.adapters import train_adapter
 from unmerge.vectors import Held, LowRank, gram
-from unmerge.zoo.embedded import BASE, BASE_NAME, KNOWN, UNKNOWN, embedded_zoo, training_recipe, write_task
-from unmerge.zoo.tasks import TASKS
+from unmerge_lab import embedded_zoo
+from unmerge_lab.studies.make_target import base_in
+from unmerge_lab.zoo.embedded import BASE, BASE_NAME, KNOWN, UNKNOWN, training_recipe, write_task
+from unmerge_lab.zoo.tasks import TASKS
 
 
 class Zoo:

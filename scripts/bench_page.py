@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from unmerge.core.records import read_json, write_text
-from unmerge.report.figure import new_figure, save_figure
-from unmerge.report.study_tables import table
+from unmerge_lab.report.figure import new_figure, save_figure
+from unmerge_lab.report.study_tables import table
 
 _WAYS = {
     "expanded": "expand, mask to 100k, solve",

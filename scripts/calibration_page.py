@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unmerge.core.records import read_json, write_text
-from unmerge.report.study_tables import table
+from unmerge_lab.report.study_tables import table
 
 _PARTS = {"relation": "Closest relative in the target", "atoms": "Atoms", "modules": "Modules", "dtype": "Precision"}
 #: families of fewer adapters than this say nothing about a share

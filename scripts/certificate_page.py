@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unmerge.core.records import read_json, write_text
-from unmerge.report.study_tables import table
+from unmerge_lab.report.study_tables import table
 
 #: what each row of the benchmark shows, in the words of a claim
 CLAIMS = {

@@ -21,7 +21,7 @@ from unmerge.decomposition import open_base, open_dictionary
 from unmerge.recipes import merge
 from unmerge.recipes.inputs import Inputs
 from unmerge.recipes.recipe import BASE
-from unmerge.zoo import embedded_zoo
+from unmerge_lab import embedded_zoo
 
 PAGE, BEGIN, END = Path("docs/recover.md"), "<!-- example -->", "<!-- end of the example -->"
 ATOMS, WEIGHTS, DENSITY = ("parity", "pirate"), (0.5, 0.9), 0.4

@@ -13,12 +13,13 @@ import numpy as np
 
 from unmerge.core.records import read_json
 from unmerge.decomposition import open_base, open_dictionary
-from unmerge.report.study_tables import table
-from unmerge.studies.demo import DemoResult
 from unmerge.vectors import gram
-from unmerge.zoo.build import ZOO_RECORD, ZooRecord
-from unmerge.zoo.embedded import BASE, KNOWN, UNKNOWN, embedded_zoo
-from unmerge.zoo.tasks import GENERAL, TASKS
+from unmerge_lab import embedded_zoo
+from unmerge_lab.report.study_tables import table
+from unmerge_lab.studies.demo import DemoResult
+from unmerge_lab.zoo.build import ZOO_RECORD, ZooRecord
+from unmerge_lab.zoo.embedded import BASE, KNOWN, UNKNOWN
+from unmerge_lab.zoo.tasks import GENERAL, TASKS
 
 
 def main() -> None:

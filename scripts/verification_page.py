@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unmerge.core.records import read_json, write_text
-from unmerge.report.study_tables import table
+from unmerge_lab.report.study_tables import table
 
 EVEN, UNEVEN = "task_arithmetic, linear", "ties, dare"
 MERGES = ("task_arithmetic", "linear", "ties", "dare_linear", "dare_ties")

@@ -26,7 +26,7 @@ from unmerge.training.adapters import RECORD
 from unmerge.training.finetune import Watch
 from unmerge.training.models import load_model
 from unmerge.training.recipe import AdapterEntry
-from unmerge.zoo import TASKS
+from unmerge_lab.zoo import TASKS
 
 STEPS = 2
 
