@@ -1,6 +1,6 @@
 """Targets laid out otherwise than their base: operations that leave the function as it is, on merges of the zoo's adapters.
 
-    python benchmarks/symmetries.py [--json FILE]
+    python -m unmerge_lab.benchmarks.symmetries [--json FILE]
 
 Three known adapters, alone or with an unknown one; each operation alone and several together; float32 and bfloat16. A run that was cut short is
 taken up where it stopped.

@@ -1,6 +1,6 @@
 """Whether intervals hold when something happened to a merge afterwards: further training, requantisation, noise.
 
-    python benchmarks/coverage.py [--out DIR] [--json FILE] [--only KIND] [--part I/N]
+    python -m unmerge_lab.benchmarks.coverage [--out DIR] [--json FILE] [--only KIND] [--part I/N]
 
 Targets are merges of the embedded zoo's adapters, W + sum of c B A in float32, known ones alone or beside unknown ones. Then one thing happens
 to every matrix of the merge, and the result is saved in bfloat16 or float32. One file a target keeps what came of it.

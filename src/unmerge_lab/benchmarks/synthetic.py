@@ -92,4 +92,5 @@ def acted(weight: float) -> float:
 
 
 def _unit(directions: Tensor) -> Tensor:
-    return directions / directions.norm(dim=0)
+    length: Tensor = directions.norm(dim=0)
+    return directions / length

@@ -1,6 +1,6 @@
 """The order of rounding, on merges by the libraries that make them: PEFT, transformers, mergekit, and by hand.
 
-    python benchmarks/rounding.py [--out DIR] [--json FILE] [--only PRODUCER] [--part I/N]
+    python -m unmerge_lab.benchmarks.rounding [--out DIR] [--json FILE] [--only PRODUCER] [--part I/N]
 
 A small llama-like model by transformers, adapters by PEFT with drawn factors. Each merge is made, saved, decomposed, and compared with
 what it was made from; one file a target keeps what came of it, so that a run that was cut short goes on where it stopped.
@@ -258,11 +258,11 @@ def by_hand(arithmetic: str, store: str | None = None) -> Callable[..., None]:
     def make(base: Path, weights: Mapping[Path, float], out: Path) -> None:
         tensors = load_file(base / "model.safetensors")
         for name, values in tensors.items():
-            parts = [(_product(folder, name), weight) for folder, weight in weights.items()]
-            if parts[0][0] is None:
+            parts = [(part, weight) for folder, weight in weights.items() if (part := _product(folder, name)) is not None]
+            if not parts:
                 continue
             if arithmetic == "float32":
-                tensors[name] = (values.float() + sum(weight * part for part, weight in parts)).to(values.dtype)
+                tensors[name] = (values.float() + sum((weight * part for part, weight in parts), torch.zeros(values.shape))).to(values.dtype)
             else:
                 total = torch.zeros_like(values)
                 for part, weight in parts:

@@ -8,7 +8,7 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from unmerge.verify.matrix import MEASURABLE
-from unmerge.verify.record import Verification, VerifiedComponent
+from unmerge.verify.record import Verification, VerifiedComponent, Way
 from unmerge.verify.verdict import LISTED, is_gone
 
 #: merges in which every weight of a component has one coefficient, and the others
@@ -138,7 +138,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _ways(components: Sequence[VerifiedComponent]) -> dict[str, Any]:
-    ways = {way.name: [] for way in components[0].ways} if components else {}
+    ways: dict[str, list[tuple[VerifiedComponent, Way]]] = {way.name: [] for way in components[0].ways} if components else {}
     for component in components:
         for way in component.ways:
             ways[way.name].append((component, way))

@@ -1,6 +1,6 @@
 """Measure `unmerge recover` on new targets: known, mixed, adapters, and targets that no recipe makes.
 
-    python benchmarks/recover.py [--out DIR] [--json FILE] [--part I/N] [--only METHOD] [--seed FIRST]
+    python -m unmerge_lab.benchmarks.recover [--out DIR] [--json FILE] [--part I/N] [--only METHOD] [--seed FIRST]
 
 Each target is made, recovered and compared with what it was made from; one file keeps what came of it, so that a run that was cut
 short is taken up where it stopped. Several parts may run beside each other; the figures are gathered by the run without --part.
@@ -20,9 +20,7 @@ from typing import Any
 import torch
 import yaml
 from peft import PeftModel
-from recipes import BASE, Wanted, targets
 from safetensors.torch import load_file, save_file
-from zoo_targets import Zoo
 
 from unmerge.core.records import environment, read_json, write_json, write_text
 from unmerge.decomposition import open_base, open_dictionary, open_vector
@@ -33,6 +31,8 @@ from unmerge.recipes.record import RecoveredRecipe
 from unmerge.recipes.recover import recover
 from unmerge.training.models import load_model
 from unmerge_lab import embedded_zoo
+from unmerge_lab.benchmarks.recipes import BASE, Wanted, targets
+from unmerge_lab.benchmarks.zoo_targets import Zoo
 from unmerge_lab.zoo.embedded import KNOWN
 
 #: noise is this share of each matrix's standard deviation
@@ -166,9 +166,9 @@ def _weight_error(target: Wanted, known: Mapping[str, Any], models: Mapping[str,
     if not known or any("weight" not in settings for settings in known.values()) or target.group == "nothing":
         return None
     if target.group == "mixed" and target.method in ("task_arithmetic", "linear"):
-        total = sum(settings["weight"] for settings in target.inputs.values()) if target.method == "linear" else 1.0
+        total = sum(float(settings["weight"]) for settings in target.inputs.values()) if target.method == "linear" else 1.0
         acted = {name: record.acted[name].coefficient if name in record.acted else 0.0 for name in known}
-        return max(abs(acted[name] / (settings["weight"] / total) - 1) for name, settings in known.items())
+        return max(abs(acted[name] / (float(settings["weight"]) / total) - 1) for name, settings in known.items())
     found = {name: models.get(name, {}).get("weight") for name in known}
     if not all(isinstance(weight, float | int) for weight in found.values()):
         return None

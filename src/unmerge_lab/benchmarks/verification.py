@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
-from verification_summary import summary
 
 from unmerge.core.records import environment, write_json
 from unmerge.decomposition import decompose, open_base, open_dictionary, open_vector
@@ -29,6 +28,7 @@ from unmerge.verify.in_place import InPlace, stored_dtypes
 from unmerge.verify.record import Verification
 from unmerge.verify.run import Request, verify
 from unmerge.verify.tasks import read_tasks
+from unmerge_lab.benchmarks.verification_summary import summary
 from unmerge_lab.studies.design import MergeSettings, StudyDesign
 from unmerge_lab.studies.make_target import base_in, make_target
 from unmerge_lab.studies.targets import Target, targets
@@ -121,7 +121,7 @@ def _cost(out: Path) -> dict[str, float]:
     """Processor time of a condition (subtract, score, put back) over that of bare forward passes of the same batches, by dtype of the target."""
     zoo = DESIGNS[0].open_zoo()
     examples = [example for items in held_out().values() for example in items]
-    costs = {}
+    costs: dict[str, float] = {}
     for dtype in DESIGNS[0].dtypes:
         base = open_base(base_in(zoo.base, dtype, out.resolve()))
         atom = open_dictionary([zoo.folder / KNOWN], base).atoms[0]

@@ -1,6 +1,6 @@
 """Merges in which an adapter acts in a part of the model: mergekit's layer gradients and filters, on the embedded zoo.
 
-    python benchmarks/partial_merges.py [--out DIR] [--json FILE] [--only KIND]
+    python -m unmerge_lab.benchmarks.partial_merges [--out DIR] [--json FILE] [--only KIND]
 
 In every target one adapter of the dictionary acts in a part of the model or differs between parts, beside another known one that does not; in
 half of them beside an unknown one. All are made by mergekit. One file a target keeps what came of it.
@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from synthetic import acted
-from zoo_targets import Zoo
 
 from unmerge.checkpoints import Adapter
 from unmerge.core.records import environment, read_json, write_json
 from unmerge.decomposition.result import Component, ProfilePart
 from unmerge.recipes import merge
 from unmerge.vectors import norm_squared
+from unmerge_lab.benchmarks.synthetic import acted
+from unmerge_lab.benchmarks.zoo_targets import Zoo
 
 #: targets of each kind, and layers of the zoo's base
 EACH, LAYERS = 10, 4

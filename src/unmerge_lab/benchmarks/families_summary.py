@@ -1,6 +1,6 @@
 """What the families are like: cosines of two members by their relation, and spectra; reads runs/families, writes runs/families.json.
 
-python benchmarks/families_summary.py [FAMILIES]
+python -m unmerge_lab.benchmarks.families_summary [FAMILIES]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The certificate on families of really trained adapters: are its p-values calibrated, and is a relative ever taken for the atom itself?
 
-    python benchmarks/calibration.py [--share 1] [--part 0/2] [--only GROUP ...] [--out runs/calibration]
+    python -m unmerge_lab.benchmarks.calibration [--share 1] [--part 0/2] [--only GROUP ...] [--out runs/calibration]
 
 unknown    no atom of the dictionary is in the target, but relatives of its atoms are
 mixed      half of the target's adapters are atoms, among them one beside its relatives; the others are relatives or strangers
@@ -24,7 +24,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from calibration_summary import show, summary
 from pydantic import BaseModel
 
 from unmerge.checkpoints import Adapter, Checkpoint
@@ -35,6 +34,7 @@ from unmerge.decomposition import Decomposition, Dictionary, decompose, open_bas
 from unmerge.decomposition.result import Identity
 from unmerge.vectors import Held, gram
 from unmerge_lab import embedded_zoo
+from unmerge_lab.benchmarks.calibration_summary import show, summary
 from unmerge_lab.studies.families import Member, read_manifests, relation
 from unmerge_lab.studies.families.design import RELATIONS
 from unmerge_lab.studies.families.manifest import adapter_folder

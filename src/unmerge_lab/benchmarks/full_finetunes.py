@@ -1,6 +1,6 @@
 """Full fine-tunes as atoms: trained from nothing, merged by mergekit, found by the correlation test; beside them the zoo's adapters.
 
-    python benchmarks/full_finetunes.py [--out DIR] [--targets COUNT] [--json FILE]
+    python -m unmerge_lab.benchmarks.full_finetunes [--out DIR] [--targets COUNT] [--json FILE]
 
 Every task of the embedded zoo is trained once more without a LoRA, all weights of the base, as a checkpoint in bfloat16. Half of
 them are the dictionary, by the zoo's own halves. Targets: COUNT for each of three groups (known, mixed, unknown), five merges and

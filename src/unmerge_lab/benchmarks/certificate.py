@@ -1,6 +1,6 @@
 """The certificate on targets whose ingredients are known, one row for each claim.
 
-    python benchmarks/certificate.py [--only ROW ...] [--share SHARE] [--json FILE]
+    python -m unmerge_lab.benchmarks.certificate [--only ROW ...] [--share SHARE] [--json FILE]
 
 calibration   targets of unknown adapters of the zoo alone: how often the test rejects at .05 and .01
 large         synthetic modules at least 1024 wide, atoms at cosine .15, bfloat16 that leaves 50% to 92% of the weights unchanged
@@ -27,14 +27,15 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import stats
-from synthetic import Synthetic, acted
-from zoo_targets import Zoo, cosine_between
 
 from unmerge.certificate.certify import certify
 from unmerge.certificate.rounding import Grid
 from unmerge.core.records import environment, read_json, write_json
 from unmerge.decomposition import Decomposition
+from unmerge.decomposition.result import Absent, Component
 from unmerge.vectors import gram
+from unmerge_lab.benchmarks.synthetic import Synthetic, acted
+from unmerge_lab.benchmarks.zoo_targets import Zoo, cosine_between
 
 Row = dict[str, Any]
 
@@ -80,14 +81,13 @@ def calibration(zoo: Zoo, share: float) -> Row:
         density = round(rng.uniform(0.2, 0.8), 2) if method in SPARSE else None
         result = zoo.decomposed(zoo.merged(weights, method, dtype, density, seed=place), dtype)
         named[f"{method}, {dtype}"] += len(result.components)
-        found.append(
-            (f"{method}, {dtype}", {entry.name: entry.p_value for entry in (*result.components, *result.absent) if entry.p_value is not None})
-        )
+        entries: list[Component | Absent] = [*result.components, *result.absent]
+        found.append((f"{method}, {dtype}", {entry.name: entry.p_value for entry in entries if entry.p_value is not None}))
     row: Row = {"targets": len(found), "components named": sum(named.values())}
     for level in LEVELS:
         low, high = (bound / len(found) for bound in stats.binom.interval(CONFIDENCE, len(found), level))
         by_atom = {name: float(np.mean([p_values[name] <= level for _, p_values in found])) for name in sorted(found[0][1])}
-        by_merge = defaultdict(list)
+        by_merge: defaultdict[str, list[bool]] = defaultdict(list)
         for merge, p_values in found:
             by_merge[merge] += [p_value <= level for p_value in p_values.values()]
         row[f"rejected at {level}"] = {

@@ -1,6 +1,6 @@
 """What a decomposition costs at real sizes, beside three other ways, and how it grows: synthetic models on disk, one run.
 
-    python benchmarks/sizes.py [--only headline command whole growth detection] [--json FILE] [--scratch DIR]
+    python -m unmerge_lab.benchmarks.sizes [--only headline command whole growth detection] [--json FILE] [--scratch DIR]
 
 headline    one layer of Qwen2.5-7B: attention with a checkpoint and with an adapter as target, and all linear modules
 command     ``unmerge decompose`` of an adapter, all attention modules of Qwen2.5-7B, with nothing kept and with what it keeps
@@ -168,7 +168,7 @@ def _command(scratch: Path, _: argparse.Namespace) -> Parts:
             arguments = ["decompose", target, "--dictionary", dictionary, "--method", method, "--cache", scratch / method, "--json", result]
             clock = time.perf_counter()
             process = subprocess.Popen([Path(sys.executable).with_name("unmerge"), *map(str, arguments)], stdout=subprocess.DEVNULL)
-            _, status, used = os.wait4(process.pid, 0)
+            _pid, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             found = {"method": method, "kept": kept, "seconds": time.perf_counter() - clock, "mib": used.ru_maxrss / 1024}
             if process.returncode:
@@ -256,7 +256,8 @@ def _expanded(dictionary: Dictionary, target: Vector) -> np.ndarray:
             column.append(values[kept].numpy())
         rows.append(target.delta(tensor).dense().reshape(-1)[kept].numpy())
     matrix = np.stack([np.concatenate(column) for column in columns], 1).astype(np.float64)
-    return scipy_nnls(matrix, np.concatenate(rows).astype(np.float64))[0]
+    coefficients: np.ndarray = scipy_nnls(matrix, np.concatenate(rows).astype(np.float64))[0]
+    return coefficients
 
 
 def _dense(dictionary: Dictionary, target: Vector) -> np.ndarray:
@@ -265,7 +266,9 @@ def _dense(dictionary: Dictionary, target: Vector) -> np.ndarray:
     matrix = np.stack(
         [np.concatenate([atom.delta(tensor).dense().reshape(-1).double().numpy() for tensor in tensors]) for atom in dictionary.atoms], 1
     )
-    return scipy_nnls(matrix, np.concatenate([target.delta(tensor).dense().reshape(-1).double().numpy() for tensor in tensors]))[0]
+    expanded = np.concatenate([target.delta(tensor).dense().reshape(-1).double().numpy() for tensor in tensors])
+    coefficients: np.ndarray = scipy_nnls(matrix, expanded)[0]
+    return coefficients
 
 
 def _read(folder: Path, target: Vector) -> int:
@@ -292,7 +295,7 @@ def _detection(scratch: Path, _: argparse.Namespace) -> Parts:
             job = Job(target, zoo, zoo.base, folder / "out", tuple(study.cells), keep=True)
             run_job(job)
             (cell,) = job.journal.records()
-            found = {"modules": modules, "group": target.group, "merge": target.merge, "named": cell.named, "truth": cell.truth}
+            found: dict[str, Any] = {"modules": modules, "group": target.group, "merge": target.merge, "named": cell.named, "truth": cell.truth}
             found |= {"precision": cell.precision, "recall": cell.recall, "seconds": cell.seconds}
             print(target.name, found, flush=True)
             yield f"{modules}, {target.name}", found

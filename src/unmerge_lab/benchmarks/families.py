@@ -1,6 +1,6 @@
 """Real-like dictionaries of adapters, each really trained on the embedded zoo's base; what calibration and the study of families measure on.
 
-    python benchmarks/families.py [--count 20] [--part 0/2] [--out runs/families]
+    python -m unmerge_lab.benchmarks.families [--count 20] [--part 0/2] [--out runs/families]
 
 A dictionary is a folder: ``d03/adapters/NAME`` are ordinary PEFT adapters, ``d03/manifest.json`` says of each what it was trained on, from
 which seed, with which settings, and which run it belongs to (``unmerge_lab.studies.families``). Dictionaries that are there stay.

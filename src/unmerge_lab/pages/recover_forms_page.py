@@ -9,7 +9,7 @@ from typing import Any
 from unmerge.core.records import read_json, write_text
 from unmerge_lab.report.study_tables import table
 
-#: what a verdict of benchmarks/recover_forms.py means
+#: what a verdict of unmerge_lab/benchmarks/recover_forms.py means
 VERDICTS = {
     "identical": "a recipe that makes at least 99.9% of the changed weights again",
     "read off": "the method, and weights and densities within .02: its masks are random, so that no recipe makes them again",
@@ -36,8 +36,9 @@ def main() -> None:
         "# Recover, by form of configuration",
         (
             "Made by `make recover-forms` on the embedded zoo: the forms in which people write mergekit configurations "
-            "(`benchmarks/recover_forms.yml`): methods, dtypes, gradients, filters, slices, adapters by `base+adapter`. Seconds are the processor's, "
-            "one thread, without the time that libraries take to load; memory is the largest. [How it works](recover.md)."
+            "(`src/unmerge_lab/benchmarks/recover_forms.yml`): methods, dtypes, gradients, filters, slices, adapters by "
+            "`base+adapter`. Seconds are the processor's, one thread, without the time that libraries "
+            "take to load; memory is the largest. [How it works](recover.md)."
         ),
         table(["form", "answer", "method", "identical or explained", "seconds", "MB"], [_row(outcome) for outcome in outcomes]),
         "\n".join(f"- *{name}*: {VERDICTS[name]}." for name in VERDICTS if name in verdicts),

@@ -97,7 +97,7 @@ class Zoo:
         files = self.scratch / f"tasks-{seed}"
         write_task(files, task, seed)
         recipe = training_recipe([task], seed, base).beside(files)
-        file = recipe.adapters[name].train
+        file = files / f"{name}.train.jsonl"
         examples = read_examples(file)
         write_examples(file, examples[: int(share * len(examples))])
         folder = self.scratch / f"trained-{seed}" / name

@@ -1,6 +1,6 @@
 """Measure `unmerge recover` on the forms in which people write mergekit configurations: what it answers, and in how much processor time.
 
-    python benchmarks/recover_forms.py [--out DIR] [--json FILE] [--only PART OF A NAME] [--seconds LIMIT] [--part I/N]
+    python -m unmerge_lab.benchmarks.recover_forms [--out DIR] [--json FILE] [--only PART OF A NAME] [--seconds LIMIT] [--part I/N]
 
 The forms are in recover_forms.yml. Each target is made and recovered in a process of its own, forked when all libraries are loaded; one
 file keeps what came of it, so that a run that was cut short is taken up where it stopped.

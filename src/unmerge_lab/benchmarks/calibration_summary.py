@@ -46,7 +46,7 @@ def summary(trials: Sequence[Record]) -> dict[str, Any]:
 def _splits(trials: Sequence[Record], wanted: Callable[[Record], bool], measure: Callable[[list[Record]], Any]) -> dict[str, Any]:
     """A measure over all wanted verdicts, and over those of each relation, size, kind of modules and precision."""
     pairs = [(trial, verdict) for trial in trials for verdict in trial["verdicts"] if wanted(verdict)]
-    of = {
+    of: dict[str, Callable[[Record, Record], Any]] = {
         "relation": lambda _, verdict: verdict["relation"],
         "atoms": lambda trial, _: _size(trial["atoms"]),
         "modules": lambda trial, _: trial["modules"],

@@ -1,6 +1,6 @@
 """A ties merge of two adapters of the embedded zoo, weight by weight: written into docs/recover.md, between its two marks.
 
-    python scripts/recover_example.py
+    python -m unmerge_lab.pages.recover_example
 
 mergekit makes the target. The columns follow its recipe: the base, what each atom changes, which changes are among the largest,
 the sign that is elected, and what comes out, rounding as mergekit does; the last columns are the target and whether it is that.

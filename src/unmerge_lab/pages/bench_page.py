@@ -131,9 +131,9 @@ def _draw(growth: dict[str, Any], stem: Path) -> Path:
     figure = new_figure(10, 3)
     panels = figure.subplots(1, len(growth), squeeze=False)[0]
     for axes, (varied, found) in zip(panels, growth.items(), strict=True):
+        sizes = [point[varied] for point in found["points"]]
         for way in found["exponents"]:
             colour = _COLOURS[way]
-            sizes = [point[varied] for point in found["points"]]
             seconds = [point["ways"][way]["cpu"] for point in found["points"]]
             axes.plot(sizes, seconds, "o-", color=colour, markersize=4, label=_WAYS[way])
             axes.annotate(f"{found['exponents'][way]:.2f}", (sizes[-1], seconds[-1]), (4, 0), textcoords="offset points", fontsize=8, color=colour)

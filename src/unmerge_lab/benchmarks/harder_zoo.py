@@ -1,6 +1,6 @@
 """Build the harder zoo and print how alike its adapters are.
 
-python benchmarks/harder_zoo.py [--seed 0] [--out runs/harder-zoo]
+python -m unmerge_lab.benchmarks.harder_zoo [--seed 0] [--out runs/harder-zoo]
 """
 
 from __future__ import annotations
