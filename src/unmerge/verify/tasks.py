@@ -28,8 +28,7 @@ from unmerge.evaluation.checks import Check
 from unmerge.evaluation.generated import Generated
 from unmerge.evaluation.harness import Harness
 from unmerge.evaluation.suite import Examples, Suite, Together
-from unmerge.training.adapters import RECORD
-from unmerge.training.tasks import CHECK, GENERAL_TASKS, LEDGER, TASK_LIST, read_check
+from unmerge.evaluation.task_files import CHECK, GENERAL_TASKS, LEDGER, RECORD, TASK_LIST, read_check
 
 _ENDINGS = (".held_out.jsonl", ".jsonl")
 

@@ -27,7 +27,7 @@ from unmerge.checkpoints import Adapter, Checkpoint
 from unmerge.checkpoints.write import save_tensors
 from unmerge.core.records import environment, read_json, write_json
 from unmerge.decomposition import Dictionary, decompose, open_base, open_vector
-from unmerge.training.models import load_model
+from unmerge.evaluation.models import load_model
 from unmerge_lab import embedded_zoo
 from unmerge_lab.studies.families.train import answer_loss, batches
 from unmerge_lab.zoo.embedded import BASE, KNOWN, UNKNOWN

@@ -27,9 +27,9 @@ from unmerge.core.records import environment, fingerprint, read_json, sha256, wr
 from unmerge.decomposition import open_base, open_dictionary, open_vector
 from unmerge.decomposition.spaces import SPACES
 from unmerge.evaluation import exact_match
+from unmerge.evaluation.models import load_model
 from unmerge.recipes import merge
 from unmerge.training import TrainingRecipe, train_adapters
-from unmerge.training.models import load_model
 from unmerge_lab import embedded_zoo
 from unmerge_lab.zoo.build import ZOO_RECORD, ZooRecord
 from unmerge_lab.zoo.embedded import BASE, KNOWN, UNKNOWN, held_out, training_recipe, write_task

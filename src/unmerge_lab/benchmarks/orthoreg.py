@@ -22,8 +22,8 @@ from unmerge.core.records import environment, read_json, write_json
 from unmerge.decomposition import decompose, open_base, open_dictionary, open_vector
 from unmerge.decomposition.dictionary import Vector
 from unmerge.evaluation.exact_match import ExactMatch
+from unmerge.evaluation.models import load_model
 from unmerge.training.adapters import AdapterRecord, train_adapters
-from unmerge.training.models import load_model
 from unmerge.training.orthoreg import penalty
 from unmerge.vectors import LowRank, gram
 from unmerge.verify.in_place import InPlace, stored_dtypes

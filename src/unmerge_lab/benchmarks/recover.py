@@ -24,12 +24,12 @@ from safetensors.torch import load_file, save_file
 
 from unmerge.core.records import environment, read_json, write_json, write_text
 from unmerge.decomposition import open_base, open_dictionary, open_vector
+from unmerge.evaluation.models import load_model
 from unmerge.recipes import merge
 from unmerge.recipes.acting import AVERAGES, UNROUNDED
 from unmerge.recipes.inputs import Inputs
 from unmerge.recipes.record import RecoveredRecipe
 from unmerge.recipes.recover import recover
-from unmerge.training.models import load_model
 from unmerge_lab import embedded_zoo
 from unmerge_lab.benchmarks.recipes import BASE, Wanted, targets
 from unmerge_lab.benchmarks.zoo_targets import Zoo

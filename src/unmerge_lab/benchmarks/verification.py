@@ -23,7 +23,7 @@ from unmerge.core.records import environment, write_json
 from unmerge.decomposition import decompose, open_base, open_dictionary, open_vector
 from unmerge.decomposition.dictionary import Vector
 from unmerge.evaluation.exact_match import ExactMatch
-from unmerge.training.models import load_model
+from unmerge.evaluation.models import load_model
 from unmerge.verify.in_place import InPlace, stored_dtypes
 from unmerge.verify.record import Verification
 from unmerge.verify.run import Request, verify

@@ -19,7 +19,7 @@ from unmerge.circuits.divergences import kl
 from unmerge.circuits.landscape import Landscape
 from unmerge.circuits.subnetworks import Subnetworks
 from unmerge.evaluation import exact_match
-from unmerge.training.models import load_model
+from unmerge.evaluation.models import load_model
 from unmerge.vectors import LowRank
 from unmerge_lab import embedded_zoo
 from unmerge_lab.zoo import Task

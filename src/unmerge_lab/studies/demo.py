@@ -18,11 +18,11 @@ from unmerge.core.records import Environment, environment, fingerprint, read_jso
 from unmerge.core.staging import staged
 from unmerge.decomposition import Decomposition, Dictionary, decompose, open_base, open_dictionary, open_vector
 from unmerge.evaluation.exact_match import exact_match
+from unmerge.evaluation.models import load_model
 from unmerge.recipes.merge import merge
 from unmerge.report.audit import write_audit
 from unmerge.training.adapters import AdapterRecord, train_adapter
 from unmerge.training.finetune import Watch
-from unmerge.training.models import load_model
 from unmerge.verify.ablate import ablate
 from unmerge.verify.matrix import AblationMatrix, Row
 from unmerge_lab import embedded_zoo

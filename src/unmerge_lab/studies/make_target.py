@@ -16,8 +16,8 @@ from unmerge.core.errors import need
 from unmerge.core.quiet import quiet
 from unmerge.core.records import write_json, write_text
 from unmerge.core.staging import staged
+from unmerge.evaluation.models import load_model
 from unmerge.recipes.merge import merge
-from unmerge.training.models import load_model
 from unmerge_lab.studies.design import Zoo
 from unmerge_lab.studies.targets import Target
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from unmerge.core.errors import BadInput, need, one_line
-from unmerge.training.adapters import RECORD, AdapterRecord
+from unmerge.evaluation.task_files import RECORD
+from unmerge.training.adapters import AdapterRecord
 from unmerge_lab.report.study_record import Alignment, Cell
 from unmerge_lab.studies.design import Zoo
 

@@ -12,9 +12,9 @@ from unmerge.core.errors import BadOutput
 from unmerge.core.records import Environment, environment, write_json
 from unmerge.core.staging import Stage, staged
 from unmerge.evaluation.exact_match import exact_match
+from unmerge.evaluation.models import load_model
 from unmerge.training.adapters import AdapterRecord, train_adapter
 from unmerge.training.finetune import Watch
-from unmerge.training.models import load_model
 from unmerge.training.recipe import TrainingRecipe
 from unmerge_lab.zoo.base import make_base
 from unmerge_lab.zoo.embedded import BASE, BASE_NAME, KNOWN, TASK_FILES, UNKNOWN, held_out, training_recipe, write_task

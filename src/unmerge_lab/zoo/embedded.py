@@ -12,9 +12,9 @@ import yaml
 from unmerge.core.examples import Example, write_examples
 from unmerge.core.records import write_text
 from unmerge.core.staging import staged
+from unmerge.evaluation.task_files import TASK_LIST
 from unmerge.training.finetune import Lora, Schedule
 from unmerge.training.recipe import AdapterEntry, TrainingRecipe
-from unmerge.training.tasks import TASK_LIST
 from unmerge.verify.tasks import ReadyExamples, TaskList
 from unmerge_lab import embedded_zoo
 from unmerge_lab.zoo.corpus import adapter_examples

@@ -22,7 +22,7 @@ from unmerge.core.errors import need
 from unmerge.core.records import environment, write_json
 from unmerge.core.staging import staged
 from unmerge.evaluation.batch import NOT_AN_ANSWER, pad
-from unmerge.training.models import load_model
+from unmerge.evaluation.models import load_model
 from unmerge_lab.studies.families.corpora import PLAIN, examples
 from unmerge_lab.studies.families.design import MODULES, Member, Run, Settings, member_name
 from unmerge_lab.studies.families.manifest import ADAPTERS, MANIFEST, DictionaryManifest
