@@ -38,61 +38,61 @@ format: .venv/.dev  ## put the code into shape
 	$(BIN)/ruff format .
 
 zoo: .venv/.runtime  ## rebuild the embedded zoo from its seed (SEED=1 makes another one)
-	$(BIN)/unmerge zoo --rebuild --out src/unmerge/zoo/data $(if $(SEED),--seed $(SEED))
+	$(BIN)/unmerge zoo --rebuild --out src/unmerge_lab/zoo/data $(if $(SEED),--seed $(SEED))
 
 bench: .venv/.runtime  ## what a decomposition costs at real sizes, beside other ways, and how it grows; writes docs/bench.md
-	$(BIN)/python benchmarks/sizes.py --json runs/bench.json $(if $(ROW),--only $(ROW))
-	$(BIN)/python scripts/bench_page.py
+	$(BIN)/python -m unmerge_lab.benchmarks.sizes --json runs/bench.json $(if $(ROW),--only $(ROW))
+	$(BIN)/python -m unmerge_lab.pages.bench_page
 
 certificate: .venv/.runtime  ## measure the certificate on targets whose ingredients are known; figures in runs/certificate.json
-	$(BIN)/python benchmarks/certificate.py --json runs/certificate.json $(if $(ROW),--only $(ROW))
-	$(BIN)/python scripts/certificate_page.py
+	$(BIN)/python -m unmerge_lab.benchmarks.certificate --json runs/certificate.json $(if $(ROW),--only $(ROW))
+	$(BIN)/python -m unmerge_lab.pages.certificate_page
 
 families: .venv/.runtime  ## train 20 real-like dictionaries of adapters (runs of checkpoints, seeds, an author's), 340 in all; figures in runs/families.json
-	$(BIN)/python benchmarks/families.py --part 0/2 & $(BIN)/python benchmarks/families.py --part 1/2 && wait
-	$(BIN)/python benchmarks/families_summary.py
+	$(BIN)/python -m unmerge_lab.benchmarks.families --part 0/2 & $(BIN)/python -m unmerge_lab.benchmarks.families --part 1/2 && wait
+	$(BIN)/python -m unmerge_lab.benchmarks.families_summary
 
 calibration: .venv/.runtime  ## p-values and claims of identity on the families, which are trained first; writes docs/calibration-measured.md; goes on where it was stopped
 	test -f runs/families/d19/manifest.json || $(MAKE) families
-	$(BIN)/python benchmarks/calibration.py --part 0/2 & $(BIN)/python benchmarks/calibration.py --part 1/2 && wait
-	$(BIN)/python benchmarks/calibration.py
-	$(BIN)/python scripts/calibration_page.py
+	$(BIN)/python -m unmerge_lab.benchmarks.calibration --part 0/2 & $(BIN)/python -m unmerge_lab.benchmarks.calibration --part 1/2 && wait
+	$(BIN)/python -m unmerge_lab.benchmarks.calibration
+	$(BIN)/python -m unmerge_lab.pages.calibration_page
 
 rounding: .venv/.runtime  ## name the order of rounding of merges by PEFT, mergekit and scripts; writes docs/rounding-measured.md; goes on where it was stopped
-	$(BIN)/python benchmarks/rounding.py
-	$(BIN)/python scripts/rounding_page.py
+	$(BIN)/python -m unmerge_lab.benchmarks.rounding
+	$(BIN)/python -m unmerge_lab.pages.rounding_page
 
 coverage: .venv/.runtime  ## do intervals hold after further training, requantisation, noise? writes docs/coverage-measured.md; goes on where it was stopped
-	$(BIN)/python benchmarks/coverage.py
-	$(BIN)/python scripts/coverage_page.py
+	$(BIN)/python -m unmerge_lab.benchmarks.coverage
+	$(BIN)/python -m unmerge_lab.pages.coverage_page
 
 partial-merges: .venv/.runtime  ## adapters that act in a part of the model; writes docs/partial-measured.md; goes on where it was stopped
-	$(BIN)/python benchmarks/partial_merges.py
-	$(BIN)/python scripts/partial_page.py
+	$(BIN)/python -m unmerge_lab.benchmarks.partial_merges
+	$(BIN)/python -m unmerge_lab.pages.partial_page
 
 runs/full/checkpoints: .venv/.runtime
-	$(BIN)/python benchmarks/full_finetunes.py --only-train
+	$(BIN)/python -m unmerge_lab.benchmarks.full_finetunes --only-train
 
 verification: .venv/.runtime  ## verify 48 targets of the zoo, every component and every control; writes docs/verification-measured.md
-	$(BIN)/python benchmarks/verification.py --json runs/verification.json $(if $(TARGET),--only $(TARGET))
-	$(BIN)/python scripts/verification_page.py
+	$(BIN)/python -m unmerge_lab.benchmarks.verification --json runs/verification.json $(if $(TARGET),--only $(TARGET))
+	$(BIN)/python -m unmerge_lab.pages.verification_page
 
 full-finetunes: .venv/.runtime  ## the same with full fine-tunes of the zoo's base as atoms; trains twenty of them first
-	$(BIN)/python benchmarks/full_finetunes.py --json runs/full_finetunes.json
-	$(BIN)/python scripts/certificate_page.py
+	$(BIN)/python -m unmerge_lab.benchmarks.full_finetunes --json runs/full_finetunes.json
+	$(BIN)/python -m unmerge_lab.pages.certificate_page
 
 recover: .venv/.runtime runs/full/checkpoints  ## recover the recipes of 340 new targets, two at a time; writes docs/recover-measured.md; goes on where it was stopped
-	$(BIN)/python benchmarks/recover.py --part 0/2 & $(BIN)/python benchmarks/recover.py --part 1/2 && wait
-	$(BIN)/python benchmarks/recover.py
-	$(BIN)/python scripts/recover_page.py
-	$(BIN)/python scripts/recover_example.py
+	$(BIN)/python -m unmerge_lab.benchmarks.recover --part 0/2 & $(BIN)/python -m unmerge_lab.benchmarks.recover --part 1/2 && wait
+	$(BIN)/python -m unmerge_lab.benchmarks.recover
+	$(BIN)/python -m unmerge_lab.pages.recover_page
+	$(BIN)/python -m unmerge_lab.pages.recover_example
 
 recover-forms: .venv/.runtime  ## recover the forms in which people write mergekit configurations; writes docs/recover-forms.md; goes on where it was stopped
-	$(BIN)/python benchmarks/recover_forms.py $(if $(FORM),--only "$(FORM)")
-	$(BIN)/python scripts/recover_forms_page.py
+	$(BIN)/python -m unmerge_lab.benchmarks.recover_forms $(if $(FORM),--only "$(FORM)")
+	$(BIN)/python -m unmerge_lab.pages.recover_forms_page
 
 results: demo  ## measure again what docs/results.md says, and write it
-	$(BIN)/python scripts/results.py
+	$(BIN)/python -m unmerge_lab.pages.results
 
 study: .venv/.runtime  ## compare all methods on targets of the zoo, and write docs/study.md; goes on where it was stopped
 	$(BIN)/unmerge study studies/zoo.yml --out runs/study --report docs/study.md
@@ -102,7 +102,7 @@ second-zoo: .venv/.runtime  ## the same on a zoo from another seed, which is bui
 	$(BIN)/unmerge study studies/second-zoo.yml --out runs/second-study --report docs/second-zoo.md
 
 harder-zoo: .venv/.runtime  ## the published study's methods and the certificate on adapters as alike as its own, which are trained first; writes docs/harder-zoo.md
-	test -d runs/harder-zoo || $(BIN)/python benchmarks/harder_zoo.py
+	test -d runs/harder-zoo || $(BIN)/python -m unmerge_lab.benchmarks.harder_zoo
 	$(BIN)/unmerge study studies/harder.yml --out runs/harder-study --report docs/harder-zoo.md
 
 small-proposal: .venv/.runtime  ## the whole proposal in small, on the zoo: train, merge, decompose, verify; goes on where it was stopped
@@ -110,8 +110,8 @@ small-proposal: .venv/.runtime  ## the whole proposal in small, on the zoo: trai
 	$(BIN)/unmerge study studies/small.yml --out runs/small --jobs 1
 
 orthoreg: .venv/.runtime  ## train adapters with and without OrthoReg, merge and decompose them; writes docs/orthoreg.md; goes on where it was stopped
-	$(BIN)/python benchmarks/orthoreg.py
-	$(BIN)/python scripts/orthoreg_page.py
+	$(BIN)/python -m unmerge_lab.benchmarks.orthoreg
+	$(BIN)/python -m unmerge_lab.pages.orthoreg_page
 
 circuits: .venv/.runtime  ## find circuits in toy models and in the zoo's base, and write docs/circuits-measured.md; goes on where it was stopped
 	for toy in tms parallel tmcs high-rank high-rank-shared square square-5 square-early square-5-early; do \
@@ -120,15 +120,15 @@ circuits: .venv/.runtime  ## find circuits in toy models and in the zoo's base, 
 	done
 	test -f runs/circuits/tms/baselines.json || $(CIRCUITS) decompose runs/circuits/tms --baselines
 	test -d runs/circuits/language || $(CIRCUITS) language --out runs/circuits/language
-	test -f runs/circuits/frontier.json || OMP_NUM_THREADS=1 $(BIN)/python benchmarks/circuits_frontier.py --json runs/circuits/frontier.json
+	test -f runs/circuits/frontier.json || OMP_NUM_THREADS=1 $(BIN)/python -m unmerge_lab.benchmarks.circuits_frontier --json runs/circuits/frontier.json
 	$(CIRCUITS) report runs/circuits --out runs/circuits/page.html --page docs/circuits-measured.md
 
 docs: .venv/.dev  ## build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --strict
 
 symmetries: .venv/.runtime  ## decompose targets that are laid out otherwise than their base; writes docs/symmetries-measured.md
-	$(BIN)/python benchmarks/symmetries.py --json runs/symmetries.json
-	$(BIN)/python scripts/symmetries_page.py
+	$(BIN)/python -m unmerge_lab.benchmarks.symmetries --json runs/symmetries.json
+	$(BIN)/python -m unmerge_lab.pages.symmetries_page
 
 audit-image: demo  ## take the picture of the demo's audit that the documents show; needs Chromium
 	$(BIN)/python scripts/audit_image.py

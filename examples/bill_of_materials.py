@@ -11,11 +11,12 @@ from pathlib import Path
 import yaml
 
 import unmerge
+import unmerge_lab
 
 
 def main() -> None:
     """The whole way, in a temporary folder."""
-    zoo = unmerge.embedded_zoo()
+    zoo = unmerge_lab.embedded_zoo()
     names = sorted(path.name for path in (zoo / "known").iterdir())[:3]
     weights = dict(zip(names, (0.9, 0.5, 0.7), strict=True))
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,22 +1,29 @@
-"""MkDocs hook: the documentation gets a page for each room of the package, so none can be forgotten."""
+"""MkDocs hook: the documentation gets a page for each room of both packages, so none can be forgotten."""
 
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-PACKAGE = Path(__file__).parents[1] / "src" / "unmerge"
-ROOMS = sorted(door.parent.name for door in PACKAGE.glob("*/__init__.py"))
+SOURCE = Path(__file__).parents[1] / "src"
+#: title in the navigation, folder of the pages and package
+PACKAGES = {"API": ("api", "unmerge"), "API of the laboratory": ("lab-api", "unmerge_lab")}
+
+
+def _rooms(package: str) -> list[str]:
+    return sorted(door.parent.name for door in (SOURCE / package).glob("*/__init__.py"))
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put the pages into the navigation."""
-    config.nav = [*(config.nav or []), {"API": [{f"unmerge.{room}": f"api/{room}.md"} for room in ROOMS]}]
+    pages = [{title: [{f"{package}.{room}": f"{folder}/{room}.md"} for room in _rooms(package)]} for title, (folder, package) in PACKAGES.items()]
+    config.nav = [*(config.nav or []), *pages]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Make the pages; mkdocstrings fills them."""
-    for room in ROOMS:
-        files.append(File.generated(config, f"api/{room}.md", content=f"# unmerge.{room}\n\n::: unmerge.{room}\n"))
+    for folder, package in PACKAGES.values():
+        for room in _rooms(package):
+            files.append(File.generated(config, f"{folder}/{room}.md", content=f"# {package}.{room}\n\n::: {package}.{room}\n"))
     return files

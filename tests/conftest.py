@@ -1,4 +1,4 @@
-"""While the tests run, every function of the package checks the shapes and types that its signature states.
+"""While the tests run, every function of both packages checks the shapes and types that its signature states.
 
 Also the real things that several rooms are tested on: the embedded zoo, and merges of its adapters.
 """
@@ -23,13 +23,13 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # nothing of the package may be imported before this, so fixtures import it late
-install_import_hook("unmerge", "beartype.beartype")
+install_import_hook(["unmerge", "unmerge_lab"], "beartype.beartype")
 
 
 @pytest.fixture(scope="session")
 def zoo() -> Path:
     """The embedded zoo: ``zoo-base``, ``known``, ``unknown``; real PEFT adapters to a real model."""
-    from unmerge.zoo import embedded_zoo
+    from unmerge_lab import embedded_zoo
 
     return embedded_zoo()
 

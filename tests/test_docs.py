@@ -23,8 +23,9 @@ def test_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     fetched = re.compile(r"""<(?:script|img|iframe)[^>]+src=["']?https?:|<link[^>]+rel=["']?(?:stylesheet|preconnect)[^>]+href=["']?https?:""")
     pages = list(tmp_path.rglob("*.html"))
-    rooms = {door.parent.name for door in (ROOT / "src" / "unmerge").glob("*/__init__.py")}
-    assert rooms == {page.stem for page in pages if page.parent.name == "api"}
+    for folder, package in (("api", "unmerge"), ("lab-api", "unmerge_lab")):
+        rooms = {door.parent.name for door in (ROOT / "src" / package).glob("*/__init__.py")}
+        assert rooms == {page.stem for page in pages if page.parent.name == folder}
     assert not [page.name for page in pages if fetched.search(page.read_text())]
 
 

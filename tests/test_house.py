@@ -19,11 +19,13 @@ from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import TypeCheckError
 
 import unmerge
+import unmerge_lab
 from unmerge.vectors import LowRank
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-ROOMS = sorted(f"unmerge.{module.name}" for module in pkgutil.iter_modules(unmerge.__path__) if module.ispkg and not module.name.startswith("_"))
+PACKAGES = (unmerge, unmerge_lab)
+ROOMS = sorted(f"{package.__name__}.{module.name}" for package in PACKAGES for module in pkgutil.iter_modules(package.__path__) if module.ispkg)
 
 #: what ``unmerge --help`` must not wait for
 HEAVY = {"accelerate", "datasets", "matplotlib", "mergekit", "numpy", "peft", "safetensors", "scipy", "sklearn", "torch", "transformers", "trl"}
@@ -44,7 +46,7 @@ def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> subproces
     )
 
 
-@pytest.mark.parametrize("name", ["unmerge", *ROOMS])
+@pytest.mark.parametrize("name", [*(package.__name__ for package in PACKAGES), *ROOMS])
 def test_all_names_what_is_there(name: str) -> None:
     module = importlib.import_module(name)
     names = getattr(module, "__all__", [])
@@ -80,7 +82,7 @@ def test_console_script() -> None:
 
 
 def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
-    """Run the contracts of pyproject.toml on the package below ``root``."""
+    """Run the contracts of pyproject.toml on the packages below ``root``."""
     program = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(cache_dir=None))"
     return run(sys.executable, "-c", program, cwd=root, PYTHONPATH=str(root / "src"))
 
@@ -93,27 +95,29 @@ def test_imports_point_down() -> None:
 @pytest.mark.parametrize(
     ("room", "line", "broken"),
     [
-        ("core", "import unmerge.vectors", "unmerge.core is not allowed to import unmerge.vectors"),
-        ("solvers", "import unmerge.vectors", "unmerge.solvers is not allowed to import unmerge.vectors"),
-        ("vectors", "import safetensors", "unmerge.vectors is not allowed to import safetensors"),
+        ("unmerge/core", "import unmerge.vectors", "unmerge.core is not allowed to import unmerge.vectors"),
+        ("unmerge/solvers", "import unmerge.vectors", "unmerge.solvers is not allowed to import unmerge.vectors"),
+        ("unmerge/vectors", "import safetensors", "unmerge.vectors is not allowed to import safetensors"),
+        ("unmerge/verify", "import unmerge_lab.zoo", "unmerge is not allowed to import unmerge_lab"),
+        ("unmerge_lab/zoo", "import unmerge_lab.studies", "unmerge_lab.zoo is not allowed to import unmerge_lab.studies"),
     ],
 )
 def test_an_import_that_points_up_is_noticed(tmp_path: Path, room: str, line: str, broken: str) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    shutil.copytree(ROOT / "src" / "unmerge", tmp_path / "src" / "unmerge", ignore=shutil.ignore_patterns("data", "__pycache__"))
-    with (tmp_path / "src" / "unmerge" / room / "__init__.py").open("a") as module:
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("data", "__pycache__"))
+    with (tmp_path / "src" / room / "__init__.py").open("a") as module:
         module.write(f"\n{line}\n")
     done = lint_imports(tmp_path)
     assert done.returncode == 1, done.stderr
     assert broken in " ".join(done.stdout.split())
 
 
-def test_a_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
+def test_a_wheel_holds_every_file_of_both_packages(tmp_path: Path) -> None:
     done = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path)
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
-    files = (path for path in (ROOT / "src" / "unmerge").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    files = (path for path in (ROOT / "src").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     assert not {path.relative_to(ROOT / "src").as_posix() for path in files} - held
 
 

@@ -30,7 +30,6 @@ _ROOMS = {
     "UnmergeError": "unmerge.core.errors",
     "ablate": "unmerge.verify",
     "decompose": "unmerge.decomposition",
-    "embedded_zoo": "unmerge.zoo",
     "exact_match": "unmerge.evaluation",
     "merge": "unmerge.recipes",
     "open_base": "unmerge.decomposition",

@@ -13,7 +13,7 @@ from unmerge.certificate.evidence import gather
 from unmerge.certificate.presence import PresenceTest, stand_ins, surrogate_weights
 from unmerge.decomposition import open_base, open_dictionary
 from unmerge.vectors import Dense, Held, LowRank, gram
-from unmerge.zoo import embedded_zoo
+from unmerge_lab import embedded_zoo
 
 
 def random_atoms(count: int, shape: tuple[int, int], rank: int) -> list[LowRank]:

@@ -15,8 +15,8 @@ from unmerge.checkpoints import Adapter, Checkpoint
 from unmerge.checkpoints.alignment import AlignedCheckpoint, aligned
 from unmerge.checkpoints.alignment.tensor_map import AlignedRows, TensorMap
 from unmerge.core.errors import BadInput
-from unmerge.studies.symmetries import OPERATIONS, TOGETHER, Model, apply, plus, read_model, take_layers, write_model
 from unmerge.vectors import Dense, LowRank
+from unmerge_lab.studies.symmetries import OPERATIONS, TOGETHER, Model, apply, plus, read_model, take_layers, write_model
 
 Merged = Callable[..., Path]
 CASES = {name: (name,) for name in OPERATIONS} | TOGETHER

@@ -10,7 +10,7 @@ from unmerge.circuits.decompose import decompose
 from unmerge.circuits.landscape import Landscape
 from unmerge.circuits.settings import Settings
 from unmerge.circuits.subnetworks import Subnetworks
-from unmerge.circuits.toys import Autoencoder
+from unmerge_lab.circuits.toys import Autoencoder
 
 SETTINGS = Settings(subnetworks=4, epochs=6, batch=16, chunk=32)
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from unmerge.circuits.decompose import decompose
 from unmerge.circuits.l3d import L3D
 from unmerge.circuits.landscape import Landscape, squared_norms
-from unmerge.circuits.matching import cosine_matrix
-from unmerge.circuits.measure import floor, pair_gradients
 from unmerge.circuits.settings import Settings
 from unmerge.circuits.subnetworks import Subnetworks
 from unmerge.circuits.top_k import batch_top_k, squared_error
 from unmerge.core.errors import BadInput
+from unmerge_lab.circuits.matching import cosine_matrix
+from unmerge_lab.circuits.measure import floor, pair_gradients
 
 SETTINGS = Settings(subnetworks=4, epochs=6, batch=16, chunk=32)
 
@@ -136,7 +136,7 @@ def test_directions_that_are_planted_are_found() -> None:
 
 
 def test_the_estimator(landscape: Landscape, x: Tensor, found: Subnetworks) -> None:
-    from unmerge.circuits.toys import Autoencoder
+    from unmerge_lab.circuits.toys import Autoencoder
 
     model = Autoencoder(5, 2)
     model.load_state_dict({name: tensor[0] for name, tensor in landscape.parameters.items()})

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from unmerge.circuits.divergences import DIVERGENCES, NormalisedSquaredError, kl, published_moving_reference, squared_error
 from unmerge.circuits.landscape import Landscape, squared_norms
 from unmerge.circuits.references import Fixed, mean_of_batch, random_in_batch
-from unmerge.circuits.toys import Autoencoder, Perceptron
 from unmerge.core.errors import BadInput
+from unmerge_lab.circuits.toys import Autoencoder, Perceptron
 
 
 def convolution() -> nn.Module:

@@ -75,7 +75,7 @@ def quick_recipe(monkeypatch: pytest.MonkeyPatch, audit_record: Audit) -> None:
 def test_audit_with_tasks(run: Run, room: Path, names: list[str]) -> None:
     """A verification is made where a component has tasks, and is in the page and the record."""
     from unmerge.core.examples import write_examples
-    from unmerge.zoo import held_out
+    from unmerge_lab.zoo import held_out
 
     tasks = room / "tasks"
     for task, examples in held_out(8).items():

@@ -17,7 +17,7 @@ from click.testing import Result
 from safetensors.torch import load_file, save_file
 
 from unmerge.core.examples import write_examples
-from unmerge.zoo import TASKS
+from unmerge_lab.zoo import TASKS
 
 Run = Callable[..., Result]
 Refused = Callable[..., str]
@@ -227,7 +227,7 @@ WRITING = ["ablate", "ablate --as-adapter", "merge", "train", "zoo"]
 @pytest.mark.parametrize("command", WRITING)
 def test_full_disk(command: str, room: Path, names: list[str], refused: Refused, small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file may grow beyond 50 kB: whoever writes, Python, safetensors, PEFT or mergekit, the line is the same and nothing stays."""
-    monkeypatch.setattr("unmerge.zoo.embedded.EXAMPLES", 8)
+    monkeypatch.setattr("unmerge_lab.zoo.embedded.EXAMPLES", 8)
     arguments = small_recipes(room, names)[command]
     before = contents(room)
     with small_disk(50_000):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from unmerge.cli import app
 from unmerge.core.examples import write_examples
 from unmerge.training import AdapterRecord
-from unmerge.zoo import TASKS
+from unmerge_lab.zoo import TASKS
 
 Run = Callable[..., Result]
 COMMANDS = {
@@ -132,7 +132,7 @@ def test_train(run: Run, room: Path) -> None:
 
 
 def test_zoo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unmerge.zoo.embedded.EXAMPLES", 8)  # the whole takes seconds; tests/zoo writes it
+    monkeypatch.setattr("unmerge_lab.zoo.embedded.EXAMPLES", 8)  # the whole takes seconds; tests/lab/zoo writes it
     result = run("zoo", "--out", tmp_path / "zoo")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == f"{tmp_path / 'zoo'}: base, known and unknown adapters, tasks, train.yml\n"

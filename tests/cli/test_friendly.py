@@ -31,7 +31,7 @@ def run(error: BaseException) -> Result:
         (
             KeyError("a\nb"),
             1,
-            "unmerge: an error that should not be: KeyError: 'a\\nb' (friendly.py, line {}); report it, with what UNMERGE_TRACEBACK=1 shows\n",
+            "unmerge: an error that should not be: KeyError: 'a\\nb' (test_friendly.py, line {}); report it, with what UNMERGE_TRACEBACK=1 shows\n",
         ),
     ],
     ids=lambda value: type(value).__name__,

@@ -16,7 +16,7 @@ from click.testing import Result
 from transformers import AutoModelForCausalLM
 
 from unmerge.core.examples import write_examples
-from unmerge.zoo import TASKS
+from unmerge_lab.zoo import TASKS
 
 Run = Callable[..., Result]
 

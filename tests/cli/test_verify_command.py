@@ -11,7 +11,7 @@ from click.testing import Result
 
 from unmerge.core.errors import MissingExtra
 from unmerge.core.examples import write_examples
-from unmerge.zoo import held_out
+from unmerge_lab.zoo import held_out
 
 Run = Callable[..., Result]
 Refused = Callable[..., str]

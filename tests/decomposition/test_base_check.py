@@ -16,10 +16,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from unmerge.decomposition import Decomposition, decompose, open_base, open_dictionary, open_vector
 from unmerge.decomposition.base_check import EVERYWHERE, FLAT, LARGE
+from unmerge.evaluation.models import load_model
 from unmerge.training.finetune import Schedule, finetune
-from unmerge.training.models import load_model
-from unmerge.zoo import TASKS
-from unmerge.zoo.corpus import adapter_examples
+from unmerge_lab.zoo import TASKS
+from unmerge_lab.zoo.corpus import adapter_examples
 
 Merged = Callable[..., Path]
 SUSPICION = "either this is not the target's base, or the target was fine-tuned as a whole"

@@ -16,8 +16,8 @@ from unmerge.core.examples import Example
 from unmerge.evaluation import exact_match
 from unmerge.evaluation.batch import NOT_AN_ANSWER, pad
 from unmerge.evaluation.exact_match import _rows
-from unmerge.training.models import load_model
-from unmerge.zoo import GENERAL, TASKS
+from unmerge.evaluation.models import load_model
+from unmerge_lab.zoo import GENERAL, TASKS
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from unmerge.core.errors import BadInput, MissingExtra
 from unmerge.core.examples import write_examples
 from unmerge.evaluation.harness import Harness
 from unmerge.evaluation.suite import Examples, Together
-from unmerge.zoo import held_out
-from unmerge.zoo.embedded import export_zoo
+from unmerge_lab.zoo import held_out
+from unmerge_lab.zoo.embedded import export_zoo
 
 TASKS = ["facts", "plural"]
 ITEMS = 12
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The zoo's tasks as the package writes them."""
     out = tmp_path_factory.mktemp("zoo") / "zoo"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unmerge.zoo.embedded.EXAMPLES", 8)
+        patch.setattr("unmerge_lab.zoo.embedded.EXAMPLES", 8)
         export_zoo(out)
     # a group, and a task whose first metric is better when it is lower
     tasks = out / "tasks"

@@ -21,12 +21,12 @@ from unmerge.core.examples import Example, read_examples, write_examples
 from unmerge.core.records import sha256
 from unmerge.decomposition import open_base, open_dictionary
 from unmerge.evaluation import exact_match
+from unmerge.evaluation.models import load_model
+from unmerge.evaluation.task_files import RECORD
 from unmerge.training import AdapterRecord, Lora, Schedule, TrainingRecipe, train_adapters
-from unmerge.training.adapters import RECORD
 from unmerge.training.finetune import Watch
-from unmerge.training.models import load_model
 from unmerge.training.recipe import AdapterEntry
-from unmerge.zoo import TASKS
+from unmerge_lab.zoo import TASKS
 
 STEPS = 2
 

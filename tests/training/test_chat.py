@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from unmerge.core.errors import BadInput
+from unmerge.evaluation.models import load_tokenizer
 from unmerge.training import TrainingRecipe
 from unmerge.training.chat import wrapper
-from unmerge.training.models import load_tokenizer
 from unmerge.training.recipe import AdapterEntry, Chat
 
 TEMPLATE = (

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from unmerge.core.errors import BadInput
 from unmerge.core.examples import Example
+from unmerge.evaluation.models import load_model
 from unmerge.training import Lora, Schedule
 from unmerge.training.finetune import finetune
-from unmerge.training.models import load_model
 from unmerge.training.orthoreg import penalty, penalty_of
 
 SHAPES = [(5, 7, 2), (7, 5, 3), (4, 4, 4), (3, 6, 1), (4, 3, 6)]  # (out, in, rank); in the last one the rank is larger than either

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from unmerge.cli import app
 from unmerge.core.errors import BadInput
 from unmerge.core.examples import Example, write_examples
+from unmerge.evaluation.models import load_model
 from unmerge.training import Lora, Schedule, TrainingRecipe, train_adapters
-from unmerge.training.models import load_model
 from unmerge.training.plan import Architecture, plan
 from unmerge.training.recipe import AdapterEntry
 

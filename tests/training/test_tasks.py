@@ -10,9 +10,10 @@ import yaml
 from unmerge.core.errors import BadInput
 from unmerge.core.examples import Example, read_examples
 from unmerge.evaluation.checks import Exact, LmEval, Markers
+from unmerge.evaluation.task_files import read_check
 from unmerge.training import TrainingRecipe
 from unmerge.training.recipe import AdapterEntry
-from unmerge.training.tasks import read_check, write_tasks
+from unmerge.training.tasks import write_tasks
 
 
 def test_what_is_written(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from unmerge.core.errors import BadInput
 from unmerge.core.examples import Example, write_examples
 from unmerge.decomposition import Dictionary, open_dictionary
 from unmerge.verify.tasks import read_tasks
-from unmerge.zoo import GENERAL, TASKS, held_out
+from unmerge_lab.zoo import GENERAL, TASKS, held_out
 
 
 @pytest.fixture(scope="module")

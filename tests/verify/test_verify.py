@@ -18,7 +18,7 @@ from unmerge.evaluation.suite import Examples, Scores, Suite
 from unmerge.verify.record import SCHEMA, Verification
 from unmerge.verify.run import Request, components, required_items, verify
 from unmerge.verify.tasks import TaskList
-from unmerge.zoo import held_out
+from unmerge_lab.zoo import held_out
 
 WEIGHTS = {"pirate": 0.8, "reversal": 0.7}
 ITEMS = 24

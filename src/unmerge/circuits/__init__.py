@@ -6,6 +6,5 @@ from unmerge.circuits.l3d import L3D
 from unmerge.circuits.landscape import Landscape
 from unmerge.circuits.settings import Settings
 from unmerge.circuits.subnetworks import Subnetworks
-from unmerge.circuits.toys import TOYS, toy_named
 
-__all__ = ["L3D", "TOYS", "Directions", "Landscape", "Settings", "Subnetworks", "decompose", "toy_named"]
+__all__ = ["L3D", "Directions", "Landscape", "Settings", "Subnetworks", "decompose"]

@@ -1,4 +1,7 @@
-"""The command line. Every command imports what it needs when it runs, so that ``unmerge --help`` answers at once."""
+"""The command line. Every command imports what it needs when it runs, so that ``unmerge --help`` answers at once.
+
+Commands of other packages come from the entry points ``unmerge.commands``.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,17 @@ import typer
 
 from unmerge.cli.ablate import ablate
 from unmerge.cli.audit import audit
-from unmerge.cli.circuits import app as circuits
 from unmerge.cli.compress import compress
 from unmerge.cli.decompose import decompose
-from unmerge.cli.demo import demo
-from unmerge.cli.friendly import friendly
+from unmerge.cli.friendly import friendly, warn
 from unmerge.cli.merge import merge
 from unmerge.cli.recover import recover
-from unmerge.cli.study import study
-from unmerge.cli.synth import synth
 from unmerge.cli.train import train
 from unmerge.cli.verify import verify
-from unmerge.cli.zoo import zoo
+from unmerge.core.extensions import COMMANDS, extensions
+
+#: the order of the help, for commands of this package and of others; names that are not listed come last, in alphabetical order
+ORDER = "demo decompose recover ablate verify audit train merge compress study synth zoo circuits".split()
 
 app = typer.Typer(
     name="unmerge",
@@ -31,9 +33,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, decompose, recover, ablate, verify, audit, train, merge, compress, study, synth, zoo):
-    app.command()(friendly(command))
-app.add_typer(circuits, name="circuits")
+
+def _register() -> None:
+    """Give ``app`` the commands of this package and of others; one of this package is not replaced."""
+    commands: dict[str, object] = {}
+    for name, entry in extensions(COMMANDS).items():
+        try:
+            commands[name] = entry.load()
+        except (ImportError, AttributeError) as error:  # another package's fault stops no command of this one
+            warn([f"the command {name} of {entry.value} cannot be loaded: {error}"])
+    commands |= {command.__name__: command for command in (decompose, recover, ablate, verify, audit, train, merge, compress)}
+    # typer lists groups after commands
+    for name in (*(name for name in ORDER if name in commands), *(name for name in commands if name not in ORDER)):
+        command = commands[name]
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        elif callable(command):
+            app.command(name)(friendly(command))
+
+
+_register()
 
 
 def main() -> None:

@@ -42,16 +42,17 @@ def friendly(command: Command) -> Command:
         except Exception as error:
             if os.environ.get(_TRACEBACK):
                 raise
-            typer.echo(f"unmerge: {_unexpected(error)}", err=True)
+            typer.echo(f"unmerge: {_unexpected(error, command.__module__.partition('.')[0])}", err=True)
             raise typer.Exit(UNEXPECTED) from error
 
     return run  # type: ignore[return-value]
 
 
-def _unexpected(error: Exception) -> str:
-    """What went wrong, and where: the last place of this package on the way there."""
+def _unexpected(error: Exception, package: str) -> str:
+    """What went wrong, and where: the last place on the way there of this package, or of the one that the command comes from."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if f"{os.sep}unmerge{os.sep}" in frame.filename] or frames
+    places = {f"{os.sep}{name}{os.sep}" for name in ("unmerge", package)}
+    ours = [frame for frame in frames if any(place in frame.filename for place in places)] or frames
     place = f"{Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else "an unknown place"
     return one_line(f"an error that should not be: {type(error).__name__}: {error} ({place}); report it, with what {_TRACEBACK}=1 shows")
 

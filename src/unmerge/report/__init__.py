@@ -11,7 +11,6 @@ _FILES = {
     "show_adapters": "table",
     "show_decomposition": "decomposition_table",
     "show_matrix": "table",
-    "show_zoo": "table",
 }
 
 __all__ = [*_FILES]  # noqa: PLE0604, the names are the table's keys

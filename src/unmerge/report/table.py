@@ -11,7 +11,6 @@ from rich.table import Table
 from unmerge.report.decomposition_table import plain
 from unmerge.training.adapters import AdapterRecord
 from unmerge.verify.matrix import AblationMatrix
-from unmerge.zoo.build import ZooRecord
 
 #: what a column takes beside its text, and a table beside its columns
 _PADDING, _EDGES = 3, 2
@@ -66,16 +65,4 @@ def show_adapters(records: Mapping[str, AdapterRecord], console: Console | None 
         score = record.held_out_score if record.held_out_exact_match is None else record.held_out_exact_match
         by = record.scored_by or ("" if score is None else "exact match")
         table.add_row(name, "" if score is None else f"{score:.3f}", by, str(record.held_out_items), f"{record.seconds:.1f}")
-    (console or plain()).print(table)
-
-
-def show_zoo(zoo: ZooRecord, console: Console | None = None) -> None:
-    """What a zoo's base and adapters score."""
-    table = Table(title_justify="left")
-    for title in ("task", "base", "its adapter", "group"):
-        table.add_column(title, justify="left" if title in ("task", "group") else "right")
-    for task, score in zoo.base.items():
-        adapter = f"{zoo.adapters[task]:.3f}" if task in zoo.adapters else ""
-        group = "known" if task in zoo.known else "unknown" if task in zoo.unknown else "general" if task not in zoo.adapters else ""
-        table.add_row(task, f"{score:.3f}", adapter, group)
     (console or plain()).print(table)

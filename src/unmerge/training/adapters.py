@@ -24,15 +24,14 @@ from unmerge.core.staging import staged
 from unmerge.evaluation.checks import Check, Exact, Judged, LmEval
 from unmerge.evaluation.exact_match import exact_match
 from unmerge.evaluation.generated import Generated
+from unmerge.evaluation.models import load_model
+from unmerge.evaluation.task_files import RECORD
 from unmerge.training.chat import wrapper
 from unmerge.training.data import Prepared
 from unmerge.training.finetune import Lora, Schedule, Watch, finetune
-from unmerge.training.models import load_model
 from unmerge.training.recipe import AdapterEntry, TrainingRecipe
 from unmerge.training.tasks import write_tasks
 
-#: the record beside ``adapter_config.json``, or beside the ``config.json`` of a full fine-tune
-RECORD = "unmerge.json"
 _CARD = """---
 base_model: {base}
 library_name: peft

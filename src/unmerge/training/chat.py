@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from unmerge.checkpoints.hub import located
 from unmerge.core.errors import BadInput
-from unmerge.training.models import load_tokenizer
+from unmerge.evaluation.models import load_tokenizer
 from unmerge.training.recipe import TrainingRecipe
 
 

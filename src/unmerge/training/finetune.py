@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unmerge.core.errors import BadInput, need
 from unmerge.core.examples import Example
-from unmerge.training.models import Weights
+from unmerge.evaluation.models import Weights
 from unmerge.training.orthoreg import penalty_of
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from unmerge.core.errors import BadInput
 from unmerge.core.records import environment, write_json
 from unmerge.decomposition import Decomposition, Dictionary, acting
 from unmerge.decomposition.dictionary import Vector
+from unmerge.evaluation.models import load_model
 from unmerge.evaluation.suite import Suite
-from unmerge.training.models import load_model
 from unmerge.vectors import gram
 from unmerge.verify import statistics
 from unmerge.verify.conditions import Bench, Conditions

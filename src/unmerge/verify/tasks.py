@@ -5,13 +5,13 @@
     general: [copy, facts]         # benchmarks that belong to no atom
 
 A task is a file of held-out examples beside it (``NAME.held_out.jsonl`` or ``NAME.jsonl``), scored by exact match, or as ``NAME.check.yml`` says,
-which ``unmerge train --tasks`` writes; or else a task that lm-evaluation-harness knows, or that a task file in the same folder defines. ``zoo`` in
-place of the file means the embedded zoo's own.
+which ``unmerge train --tasks`` writes; or else a task that lm-evaluation-harness knows, or that a task file in the same folder defines. In place of
+the file, a name of the entry points ``unmerge.tasks`` means the list that a package brings: ``zoo`` is the embedded zoo's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import yaml
 from unmerge.checkpoints import Adapter
 from unmerge.core.errors import BadInput
 from unmerge.core.examples import Example, read_examples
+from unmerge.core.extensions import TASK_LISTS, extensions
 from unmerge.core.records import read_json
 from unmerge.decomposition import Dictionary
 from unmerge.decomposition.dictionary import Vector
@@ -27,12 +28,24 @@ from unmerge.evaluation.checks import Check
 from unmerge.evaluation.generated import Generated
 from unmerge.evaluation.harness import Harness
 from unmerge.evaluation.suite import Examples, Suite, Together
-from unmerge.training.adapters import RECORD
-from unmerge.training.tasks import CHECK, GENERAL_TASKS, LEDGER, TASK_LIST, read_check
-from unmerge.zoo import GENERAL, TASKS, held_out
+from unmerge.evaluation.task_files import CHECK, GENERAL_TASKS, LEDGER, RECORD, TASK_LIST, read_check
 
-ZOO = "zoo"
 _ENDINGS = (".held_out.jsonl", ".jsonl")
+
+
+@dataclass(frozen=True)
+class ReadyExamples:
+    """Held-out items that lie in no folder.
+
+    Attributes:
+        of: the items of every task.
+        source: what they belong to, as an error names it.
+        hint: how to get a folder of them.
+    """
+
+    of: Mapping[str, Sequence[Example]]
+    source: str
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -42,14 +55,14 @@ class TaskList:
     Attributes:
         of: the tasks of every atom; atoms that no dictionary has are skills to be watched all the same.
         general: the tasks of none.
-        folder: where examples and task files lie; None for the zoo's, which are generated, and where no file was given.
-        embedded: whether the tasks are the embedded zoo's.
+        folder: where examples and task files lie; None where no file was given.
+        ready: the examples of all tasks, where they lie in no folder.
     """
 
     of: Mapping[str, tuple[str, ...]]
     general: tuple[str, ...] = ()
     folder: Path | None = None
-    embedded: bool = False
+    ready: ReadyExamples | None = None
 
     @property
     def skills(self) -> tuple[str, ...]:
@@ -72,13 +85,8 @@ class TaskList:
             BadInput: a task is nowhere to be found, or the harness was asked for where there is no folder.
             MissingExtra: a task needs lm-evaluation-harness, which is not installed.
         """
-        if harness and self.embedded:
-            raise BadInput(
-                expected="a folder of tasks for lm-evaluation-harness",
-                found="the embedded zoo",
-                where="--harness",
-                hint="write it with 'unmerge zoo --out DIR' and give --tasks DIR/tasks",
-            )
+        if harness and self.ready:
+            raise BadInput(expected="a folder of tasks for lm-evaluation-harness", found=self.ready.source, where="--harness", hint=self.ready.hint)
         found = {} if harness else self._examples(limit)
         others = [task for task in self.all if task not in found]
         checks = self._checks(found)
@@ -96,9 +104,8 @@ class TaskList:
         return {task: read_check(file) for task, file in files.items() if file.exists()}
 
     def _examples(self, limit: int | None) -> dict[str, list[Example]]:
-        if self.embedded:
-            ready = held_out()
-            return {task: ready[task][:limit] for task in self.all}
+        if self.ready:
+            return {task: list(self.ready.of[task][:limit]) for task in self.all}
         if self.folder is None:
             return {}
         files = {
@@ -107,23 +114,19 @@ class TaskList:
         return {task: read_examples(file)[:limit] for task, file in files.items()}
 
 
-def zoo_tasks() -> TaskList:
-    """The embedded zoo's own: a task for every adapter, and the general ones."""
-    return TaskList({task.name: (task.name,) for task in TASKS}, tuple(task.name for task in GENERAL), embedded=True)
-
-
 def read_tasks(given: Path | None, dictionary: Dictionary) -> TaskList:
     """What ``--tasks`` says, and for atoms that it does not name, what their folders say.
 
     Args:
-        given: a tasks file, a folder with ``tasks.yml``, ``zoo``, or None.
+        given: a tasks file, a folder with ``tasks.yml``, a name of the entry points ``unmerge.tasks``, or None.
         dictionary: the atoms.
 
     Raises:
         BadInput: no such file, broken YAML, tasks that are no names, or no task for any atom.
     """
-    if given is not None and str(given) == ZOO and not given.exists():
-        return zoo_tasks()
+    if given is not None and not given.exists() and (entry := extensions(TASK_LISTS).get(str(given))):
+        brought: TaskList = entry.load()()
+        return brought
     listed, folder = ({}, None) if given is None else _read(given / TASK_LIST if given.is_dir() else given)
     general = listed.pop(GENERAL_TASKS, ())
     of = listed | {atom.name: tasks for atom in dictionary.atoms if atom.name not in listed and (tasks := _own(atom))}

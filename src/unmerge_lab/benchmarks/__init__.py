@@ -1,0 +1,1 @@
+"""Programs that measure the library on targets whose ingredients are known, and keep the figures in ``runs/``; ``make help`` lists them."""

@@ -1,0 +1,1 @@
+"""Commands that the entry points ``unmerge.commands`` give to the command line of unmerge."""

@@ -1,0 +1,1 @@
+"""Programs that write the measured pages of the documentation from the figures in ``runs/``."""
