@@ -29,7 +29,7 @@ from unmerge.training.adapters import AdapterRecord, train_adapters
 from unmerge.training.models import load_model
 from unmerge.training.orthoreg import penalty
 from unmerge.vectors import LowRank, gram
-from unmerge.verify.in_place import InPlace, stored_dtypes
+from unmerge.verification.in_place import InPlace, stored_dtypes
 from unmerge.zoo import TASKS, embedded_zoo, held_out
 from unmerge.zoo.embedded import BASE, KNOWN, UNKNOWN, training_recipe, write_task
 

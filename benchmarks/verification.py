@@ -28,10 +28,10 @@ from unmerge.studies.design import MergeSettings, StudyDesign
 from unmerge.studies.make_target import base_in, make_target
 from unmerge.studies.targets import Target, targets
 from unmerge.training.models import load_model
-from unmerge.verify.in_place import InPlace, stored_dtypes
-from unmerge.verify.record import Verification
-from unmerge.verify.run import Request, verify
-from unmerge.verify.tasks import read_tasks
+from unmerge.verification.in_place import InPlace, stored_dtypes
+from unmerge.verification.record import Verification
+from unmerge.verification.run import Request, verify
+from unmerge.verification.tasks import read_tasks
 from unmerge.zoo.embedded import KNOWN, held_out
 
 DENSITY, GROUPS = 0.5, ("known", "mixed", "unknown")

@@ -28,7 +28,7 @@ _ROOMS = {
     "Decomposition": "unmerge.decomposition",
     "Dictionary": "unmerge.decomposition",
     "UnmergeError": "unmerge.core.errors",
-    "ablate": "unmerge.verify",
+    "ablate": "unmerge.verification",
     "decompose": "unmerge.decomposition",
     "embedded_zoo": "unmerge.zoo",
     "exact_match": "unmerge.evaluation",

@@ -19,7 +19,7 @@ from unmerge.report.phases_record import PhasesRecord
 from unmerge.studies.design import StudyDesign, Zoo
 from unmerge.studies.phases import Watches, halves, plan_phases, read_recipe, run_phases, verified
 from unmerge.studies.targets import targets
-from unmerge.verify.record import Verification
+from unmerge.verification.record import Verification
 from unmerge.zoo import TASKS
 
 QWEN = Path(__file__).parents[2] / "studies" / "qwen2.5-7b.yml"

@@ -34,7 +34,7 @@ from unmerge.core.records import environment, write_json
 from unmerge.core.staging import staged
 from unmerge.evaluation.batch import NOT_AN_ANSWER, pad
 from unmerge.vectors import LowRank
-from unmerge.verify import ablate
+from unmerge.verification import ablate
 from unmerge.zoo import GENERAL, TASKS, embedded_zoo
 from unmerge.zoo.embedded import BASE_NAME
 

@@ -21,8 +21,8 @@ from unmerge.circuits.decompose import Watch
 from unmerge.decomposition import Dictionary, decompose, open_base
 from unmerge.decomposition.dictionary import Vector
 from unmerge.vectors import LowRank
-from unmerge.verify.run import Request, verify
-from unmerge.verify.tasks import zoo_tasks
+from unmerge.verification.run import Request, verify
+from unmerge.verification.tasks import zoo_tasks
 from unmerge.zoo import embedded_zoo
 from unmerge.zoo.embedded import BASE, BASE_NAME
 

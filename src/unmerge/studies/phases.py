@@ -30,9 +30,9 @@ from unmerge.studies.targets import Target, targets
 from unmerge.training.adapters import AdapterRecord, train_adapters
 from unmerge.training.plan import SPEED, plan
 from unmerge.training.recipe import TrainingRecipe
-from unmerge.verify.record import Verification
-from unmerge.verify.run import Request, Watch, conditions, verify
-from unmerge.verify.tasks import read_tasks
+from unmerge.verification.record import Verification
+from unmerge.verification.run import Request, Watch, conditions, verify
+from unmerge.verification.tasks import read_tasks
 from unmerge.zoo.embedded import BASE, KNOWN, TASK_FILES, UNKNOWN
 
 #: of an RTX 3090, 40% of its 936 GB/s; items and tokens where a recipe does not say; the tokens of a question's four choices
