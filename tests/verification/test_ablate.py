@@ -19,9 +19,10 @@ from unmerge.checkpoints import Adapter, Checkpoint
 from unmerge.core.errors import BadInput, BadOutput
 from unmerge.core.records import sha256
 from unmerge.decomposition import decompose, open_base, open_dictionary, open_vector
+from unmerge.decomposition.ablation_record import AblationRecord
 from unmerge.decomposition.dictionary import Vector
 from unmerge.verification import ablate, coefficients
-from unmerge.verification.ablate import AblationRecord, parse_removals
+from unmerge.verification.ablate import parse_removals
 
 Merged = Callable[..., Path]
 WEIGHTS = (0.9, 0.5, 0.7)

@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from unmerge.checkpoints.rewrite import read_header
 from unmerge.core.errors import BadInput
 from unmerge.decomposition import open_base, open_vector
+from unmerge.decomposition.ablation_record import AblationRecord
 from unmerge.verification import ablate
-from unmerge.verification.ablate import AblationRecord
 
 VOCABULARY, HIDDEN = 24, 16
 EMBEDDING, HEAD, QUERY = "model.embed_tokens.weight", "lm_head.weight", "model.layers.0.self_attn.q_proj.weight"

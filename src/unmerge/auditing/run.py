@@ -117,7 +117,7 @@ def _verification(request: Request, found: Decomposition, stage: Stage, tell: Ca
 
 
 def _base_name(target: Vector, base: Checkpoint | None) -> str | None:
-    if base is not None:
+    if base is not None and not base.is_in_memory:
         return model_name(base.folder)
     return target.config.base_name if isinstance(target, Adapter) else None
 

@@ -1,6 +1,7 @@
 """Surgical subtraction: theta - sum_i c_i dW_i, written as what the target is.
 
-A checkpoint stays a checkpoint in its own dtype and shards, and what no component changes keeps its bytes; an adapter stays an adapter;
+A checkpoint stays a checkpoint in its own dtype and shards, and what no component changes keeps its bytes; an adapter stays an adapter; a
+state dict in memory becomes one file of weights;
 ``as_adapter`` writes the subtraction alone, as a LoRA to be loaded on the unchanged target. What of a component cannot be taken out is in the
 record (``remaining``), and the caller is told.
 """
@@ -14,47 +15,31 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 
 from unmerge.checkpoints import Adapter, Checkpoint, Difference
 from unmerge.checkpoints.adapter_config import CONFIG
 from unmerge.checkpoints.alignment import StoredChange
 from unmerge.checkpoints.hub import origin
+from unmerge.checkpoints.in_memory import write_state
 from unmerge.checkpoints.rewrite import rewrite
 from unmerge.checkpoints.write_adapter import write_adapter
 from unmerge.core.errors import BadInput
-from unmerge.core.records import Environment, Source, environment, write_json
+from unmerge.core.records import environment, write_json
 from unmerge.core.staging import staged
 from unmerge.decomposition import Dictionary, acting, decompose
+from unmerge.decomposition.ablation_record import AblationRecord, Remaining
 from unmerge.decomposition.alignment import aligned
 from unmerge.decomposition.dictionary import Vector, notes_of
 from unmerge.decomposition.run import DEFAULT_METHOD
-from unmerge.vectors import Delta, LowRank, row_slices
-from unmerge.verification.placement import Changes, Placement, Remaining, Removed, place, remaining
+from unmerge.vectors import Delta, Held, LowRank, row_slices
+from unmerge.verification.placement import Changes, Placement, Removed, place, remaining
 from unmerge.verification.subtract import less
 
-RECORD = "ablation.json"
+RECORD, STATE = "ablation.json", "model.safetensors"
 #: endings of files with weights
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
 Watch = Callable[[Iterable[str]], Iterable[str]]
-
-
-class AblationRecord(BaseModel):
-    """What was subtracted from what: coefficients and inputs by the component's name.
-
-    Attributes:
-        left_out: files of the target that hold its weights in another format, or an adapter's; copied, they would bring the component back.
-        remaining: what of the components stays in the target.
-    """
-
-    target: Source
-    removed: dict[str, float]
-    components: dict[str, Source]
-    form: str
-    left_out: list[str] = []
-    remaining: list[Remaining] = []
-    environment: Environment
 
 
 def parse_removals(texts: Iterable[str]) -> dict[str, float | None]:
@@ -133,6 +118,13 @@ def ablate(target: Vector, removed: Removed, out: Path, *, as_adapter: bool = Fa
     """
     target, *vectors = aligned([target, *(vector for vector, _ in removed)])
     removed = [(vector, coefficient) for vector, (_, coefficient) in zip(vectors, removed, strict=True)]
+    if isinstance(target, Held):
+        raise BadInput(
+            expected="a target with weights to write without the component",
+            found="changes alone",
+            where=target.name,
+            hint="make the target of two state dicts, task_vector(target, base)",
+        )
     if as_adapter:
         if isinstance(target, Difference) and target.alignment is not None:
             raise BadInput(
@@ -167,6 +159,15 @@ def _name(folder: Path) -> str:
 def _write_checkpoint(target: Difference, removed: Removed, out: Path, watch: Watch) -> AblationRecord:
     target, changes = _as_stored(target, removed)
     tuned, placement = target.tuned, place(target.tuned, changes)
+    if tuned.is_in_memory:
+        record = _record(target, removed, "state dict", placement.remaining)
+        stored = {tuned.parts[tensor].stored for tensor in placement.parts}
+        values = {name: values for name in stored for values in _replaced(target, placement, name) or ()}
+        with staged(out, record.model_dump(mode="json", exclude={"environment"})) as stage:
+            with stage.piece(STATE) as piece:
+                write_state(piece, tuned, values)
+            write_json(stage.folder / RECORD, record)
+        return record
     others = [path for path in _plain_files(tuned.folder) if path not in tuned.files.files]
     left_out = [path.name for path in others if _is_weights(path) and path.name != _index(tuned)]
     record = _record(target, removed, "checkpoint", placement.remaining, left_out)
@@ -251,7 +252,7 @@ def _low_rank(vector: Vector, tensor: str) -> LowRank:
 
 def _index(checkpoint: Checkpoint) -> str | None:
     """The name of the index that lists the checkpoint's shards; None for a single file."""
-    return None if "model.safetensors" in {file.name for file in checkpoint.files.files} else "model.safetensors.index.json"
+    return None if STATE in {file.name for file in checkpoint.files.files} else "model.safetensors.index.json"
 
 
 def _plain_files(folder: Path) -> Iterator[Path]:

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel
-
 from unmerge.checkpoints import Adapter, Checkpoint, Difference
 from unmerge.checkpoints.alignment import StoredChange
 from unmerge.checkpoints.vocabulary import is_outside
 from unmerge.core.errors import BadInput
+from unmerge.decomposition.ablation_record import Remaining
 from unmerge.decomposition.dictionary import Vector
 from unmerge.vectors import Delta
 from unmerge.verification.subtract import fits
@@ -24,23 +23,6 @@ from unmerge.verification.subtract import fits
 Removed = Sequence[tuple[Vector, float]]
 #: the same, where a component may be seen in the coordinates of its target
 Changes = Sequence[tuple[Vector | StoredChange, float]]
-
-
-class Remaining(BaseModel):
-    """What of a component stays in the target.
-
-    Attributes:
-        component: its name.
-        tensor: of the target, in which it stays.
-        reason: why, and which rows where it is not all of them.
-    """
-
-    component: str
-    tensor: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"what {self.component} did to {self.tensor} stays in the target: {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from unmerge.checkpoints import Checkpoint, Difference
 from unmerge.core.errors import BadInput
 from unmerge.core.records import environment, write_json
 from unmerge.decomposition import Decomposition, Dictionary, acting
-from unmerge.decomposition.dictionary import Vector
+from unmerge.decomposition.ablation_record import Remaining
+from unmerge.decomposition.dictionary import Vector, refuse_memory
 from unmerge.evaluation.suite import Suite
 from unmerge.training.models import load_model
 from unmerge.vectors import gram
@@ -24,7 +25,7 @@ from unmerge.verification.in_place import InPlace, parameter_of, stored_dtypes
 from unmerge.verification.judged import judged, least_disturbing
 from unmerge.verification.matrix import MEASURABLE
 from unmerge.verification.measurement import Measurement
-from unmerge.verification.placement import Remaining, remaining
+from unmerge.verification.placement import remaining
 from unmerge.verification.predict import MULTIPLES, Found, mean, measure_base, predict
 from unmerge.verification.record import MeasuredTask, Power, Prediction, Verification
 from unmerge.verification.removal import Removal, remove
@@ -82,6 +83,7 @@ def verify(
         BadInput: a chosen component that was not found, components without any task, or a model that does not fit.
     """
     started = time.monotonic()
+    refuse_memory("verify", request.base, [request.target])
     _refuse_other_layout(request.target)
     found, without_task = components(request)
     if not found:

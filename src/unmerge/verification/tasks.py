@@ -17,12 +17,11 @@ from pathlib import Path
 
 import yaml
 
-from unmerge.checkpoints import Adapter
 from unmerge.core.errors import BadInput
 from unmerge.core.examples import Example, read_examples
 from unmerge.core.records import read_json
 from unmerge.decomposition import Dictionary
-from unmerge.decomposition.dictionary import Vector
+from unmerge.decomposition.dictionary import Vector, folder_of
 from unmerge.evaluation.checks import Check
 from unmerge.evaluation.generated import Generated
 from unmerge.evaluation.harness import Harness
@@ -159,7 +158,7 @@ def _read(file: Path) -> tuple[dict[str, tuple[str, ...]], Path]:
 
 def _own(atom: Vector) -> tuple[str, ...]:
     """What an atom's own record says that it is for."""
-    file = (atom.folder if isinstance(atom, Adapter) else atom.tuned.folder) / RECORD
+    file = folder_of(atom) / RECORD
     record = read_json(file, "an adapter's record") if file.exists() else {}
     return _names(record.get("task")) or () if isinstance(record, dict) else ()
 
