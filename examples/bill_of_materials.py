@@ -28,18 +28,17 @@ def main() -> None:
             "models": [{"model": str(zoo / "known" / name), "parameters": {"weight": weight}} for name, weight in weights.items()],
         }
         (work / "merge.yml").write_text(yaml.safe_dump(configuration))
-        unmerge.merge(work / "merge.yml", work / "merged")
+        unmerge.merge(work / "merge.yml", out=work / "merged")
 
-        base = unmerge.open_base(zoo / "zoo-base")
-        dictionary = unmerge.open_dictionary([zoo / "known"], base)
-        target = unmerge.open_vector(work / "merged", base)
-        result = unmerge.decompose(target, dictionary, base)
+        base = unmerge.open_model(zoo / "zoo-base")
+        dictionary = unmerge.Dictionary.open(zoo / "known", base)
+        result = unmerge.decompose(work / "merged", dictionary, base)
         for component in result.components:
             print(f"{component.name:16s} {component.coefficient:.3f}   (merged with {weights[component.name]})")
 
         first = result.components[0]
-        unmerge.ablate(target, [(dictionary.named(first.name), first.coefficient)], work / "without")
-        without = unmerge.decompose(unmerge.open_vector(work / "without", base), dictionary, base)
+        result.ablate(first.name, out=work / "without")
+        without = unmerge.decompose(work / "without", dictionary, base)
         print(f"after subtracting {first.name}: {', '.join(component.name for component in without.components)}")
 
 

@@ -5,7 +5,7 @@ make audit-schema
 
 from __future__ import annotations
 
-from unmerge.audit.schema import FILE, schema
+from unmerge.auditing.schema import FILE, schema
 from unmerge.core.records import write_json
 
 if __name__ == "__main__":

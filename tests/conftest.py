@@ -16,7 +16,7 @@ import yaml
 from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:
-    from unmerge.audit import Audit
+    from unmerge.auditing import Audit
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -84,13 +84,13 @@ def merged(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
 @pytest.fixture(scope="session")
 def audit_record() -> Audit:
     """An audit that has everything: a group, blind and missing modules, what could not be seen, a verification, a recipe, clashing licences."""
-    from unmerge.audit import Audit
-    from unmerge.audit.licences import Licence, judge
+    from unmerge.auditing import Audit
+    from unmerge.auditing.licences import Licence, judge
     from unmerge.core.records import Source, environment
     from unmerge.decomposition import Decomposition
     from unmerge.decomposition.result import Absent, Component, TestReport, Unexplained
     from unmerge.recipes.record import Acted, KindProof, Proof, RecoveredRecipe, Rival
-    from unmerge.verify.record import (
+    from unmerge.verification.record import (
         Change,
         Control,
         Dose,
@@ -288,7 +288,7 @@ def audit_record() -> Audit:
 @pytest.fixture(scope="session")
 def family_record(audit_record: Audit) -> Audit:
     """The same with a component that acts otherwise in parts, a relative, and one that may be either and was subtracted."""
-    from unmerge.audit.licences import judge
+    from unmerge.auditing.licences import judge
     from unmerge.decomposition.result import ProfilePart
 
     code, style, maths = audit_record.decomposition.components

@@ -2,50 +2,41 @@
 
     import unmerge
 
-    base = unmerge.open_base(Path("Qwen2.5-7B-Instruct"))
-    dictionary = unmerge.open_dictionary([Path("adapters")], base)
-    target = unmerge.open_vector(Path("merged"), base)
-    result = unmerge.decompose(target, dictionary, base)
+    result = unmerge.decompose("merged", "adapters", "Qwen/Qwen2.5-7B-Instruct")
     for component in result.components:
         print(component.name, component.coefficient)
 
-Names are loaded when they are first used.
+The public names are those of ``__init__.pyi``, where type checkers and editors find them. They are loaded when they are first used, so that
+``import unmerge`` loads no other library.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-from typing import Any
+import re
+from pathlib import Path
 
-__version__ = importlib.metadata.version("unmerge")
-
-#: the public names, and the room that each lives in
-_ROOMS = {
-    "Adapter": "unmerge.checkpoints",
-    "Checkpoint": "unmerge.checkpoints",
-    "Difference": "unmerge.checkpoints",
-    "Decomposition": "unmerge.decomposition",
-    "Dictionary": "unmerge.decomposition",
-    "UnmergeError": "unmerge.core.errors",
-    "ablate": "unmerge.verify",
-    "decompose": "unmerge.decomposition",
-    "exact_match": "unmerge.evaluation",
-    "merge": "unmerge.recipes",
-    "open_base": "unmerge.decomposition",
-    "open_dictionary": "unmerge.decomposition",
-    "open_vector": "unmerge.decomposition",
-    "train_adapters": "unmerge.training",
+#: the public names, and the module that each is defined in, from the stub
+_HOMES = {
+    name: home
+    for home, name in re.findall(r"^from (\S+) import (\w+) as \2$", Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"), re.MULTILINE)
 }
 
-__all__ = ["__version__", *_ROOMS]  # noqa: PLE0604, the names are the table's keys
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604, the names are the table's keys
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        found: object = version("unmerge")
+    elif name in _HOMES:
+        found = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
         raise AttributeError(f"module 'unmerge' has no attribute {name!r}")
-    return getattr(importlib.import_module(_ROOMS[name]), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *globals()})

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from click.testing import Result
 
-from unmerge.audit import Audit
-from unmerge.audit.schema import FILE as SCHEMA
+from unmerge.auditing import Audit
+from unmerge.auditing.schema import FILE as SCHEMA
 
 Run = Callable[..., Result]
 
@@ -68,7 +68,7 @@ def test_audit(run: Run, room: Path, names: list[str]) -> None:
 @pytest.fixture
 def quick_recipe(monkeypatch: pytest.MonkeyPatch, audit_record: Audit) -> None:
     """A recipe that takes no time; another test has a real one."""
-    monkeypatch.setattr("unmerge.audit.run.recovered", lambda *_: audit_record.recipe)
+    monkeypatch.setattr("unmerge.auditing.run.recovered", lambda *_: audit_record.recipe)
 
 
 @pytest.mark.usefixtures("quick_recipe")
@@ -106,7 +106,7 @@ def test_an_interrupted_audit_goes_on(run: Run, room: Path, monkeypatch: pytest.
         assert run(*arguments(room, "--out", room / "out")).exit_code == 130
     assert not (room / "out").exists()
     for name in ("decompose", "recovered"):
-        monkeypatch.setattr(f"unmerge.audit.run.{name}", lambda *_, name=name, **__: pytest.fail(f"{name} ran again"))
+        monkeypatch.setattr(f"unmerge.auditing.run.{name}", lambda *_, name=name, **__: pytest.fail(f"{name} ran again"))
     assert run(*arguments(room, "--out", room / "out")).exit_code == 0
     assert (room / "out" / "index.html").exists()
 

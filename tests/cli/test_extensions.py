@@ -23,7 +23,7 @@ two = addition:two
 MODULE = '''
 from unmerge.core.errors import BadInput
 from unmerge.core.examples import Example
-from unmerge.verify.tasks import ReadyExamples, TaskList
+from unmerge.verification.tasks import ReadyExamples, TaskList
 
 
 def hello(name: str) -> None:
@@ -88,7 +88,7 @@ def test_tasks_from_outside(call: Call) -> None:
     program = """
 from pathlib import Path
 from unmerge.decomposition import Dictionary
-from unmerge.verify import read_tasks
+from unmerge.verification import read_tasks
 tasks = read_tasks(Path("two"), Dictionary((), ()))
 print(tasks.all, tasks.suite(limit=1).tasks)
 tasks.suite(harness=True)

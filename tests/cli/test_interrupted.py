@@ -59,7 +59,7 @@ def sharded(folder: Path) -> Path:
 def test_ablate_killed(room: Path, names: list[str], run: Run) -> None:
     target = sharded(room / "target")
     arguments = ("ablate", target, "--base", room / "zoo-base", "--dictionary", room / "dictionary", "--remove", f"{names[0]}=1", "--out")
-    killed("unmerge.verify.ablate", "rewrite", "real", *arguments, room / "out")
+    killed("unmerge.verification.ablate", "rewrite", "real", *arguments, room / "out")
     assert not (room / "out").exists()
     (kept,) = (room / ".out.partial").glob("*.safetensors")
     inode = kept.stat().st_ino
@@ -106,7 +106,7 @@ def test_ctrl_c(room: Path, names: list[str], run: Run, monkeypatch: pytest.Monk
 
     arguments = ("ablate", room / "target", "--base", room / "zoo-base", "--dictionary", room / "dictionary", "--remove", f"{names[0]}=1")
     with monkeypatch.context() as patch:
-        patch.setattr(importlib.import_module("unmerge.verify.ablate"), "rewrite", interrupted)
+        patch.setattr(importlib.import_module("unmerge.verification.ablate"), "rewrite", interrupted)
         result = run(*arguments, "--out", room / "out")
     assert result.exit_code == 130
     assert (result.stdout, result.stderr) == ("", "unmerge: interrupted; run the same command again to go on\n")

@@ -10,11 +10,12 @@ import pytest
 
 from unmerge.core import remembered
 from unmerge.core.records import sha256
+from unmerge.core.settings import CACHE
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(remembered.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     monkeypatch.setattr(remembered, "_SETTLED", -1.0)
     return tmp_path / "cache"
 
@@ -74,6 +75,6 @@ def test_arrays_come_back_and_broken_ones_do_not(cache: Path) -> None:
 
 
 def test_nothing_is_kept_where_no_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(remembered.VARIABLE, raising=False)
+    monkeypatch.delenv(CACHE, raising=False)
     remembered.keep("products", "key", {"a": np.ones(1)})
     assert remembered.recall("products", "key") is None

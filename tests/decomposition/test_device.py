@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from typer.testing import CliRunner
 
 from unmerge.cli import app
 from unmerge.core.errors import BadInput
+from unmerge.core.settings import DEVICE
 from unmerge.decomposition import decompose, open_base, open_dictionary, open_vector
 from unmerge.decomposition.dictionary import only
-from unmerge.vectors import DEVICE, Dense, Held, LowRank, Subtracted, chosen_device, device_for, gram
+from unmerge.vectors import Dense, Held, LowRank, Subtracted, chosen_device, device_for, gram
 
 WEIGHTS = {"pirate": 0.7, "reversal": 0.5}
 
@@ -95,7 +97,7 @@ def test_where_large_tensors_are_worked_on(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_option(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(DEVICE, "")  # what the command sets is taken back
+    monkeypatch.delenv(DEVICE, raising=False)
     arguments = ["decompose", str(zoo / "known" / "pirate"), "--dictionary", str(zoo / "known"), "--method", "nnls"]
     done = CliRunner().invoke(app, [*arguments, "--device", "cpu", "--json", str(tmp_path / "result.json")])
     assert done.exit_code == 0
@@ -104,3 +106,4 @@ def test_the_option(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         done = CliRunner().invoke(app, [*others, "--device", "abacus"])
         assert done.exit_code == 2
         assert "--device or UNMERGE_DEVICE: expected cpu, or a card" in done.stderr
+    assert DEVICE not in os.environ

@@ -11,6 +11,7 @@ import pytest
 
 from unmerge.core import remembered
 from unmerge.core.errors import BadInput
+from unmerge.core.settings import CACHE
 from unmerge.decomposition import decompose, open_base, open_dictionary, open_vector
 from unmerge.decomposition.dictionary import only
 from unmerge.vectors import Stack
@@ -55,7 +56,7 @@ def test_some_modules_alone(zoo: Path, merged: Callable[..., Path]) -> None:
 
 
 def test_products_are_kept_from_one_run_to_the_next(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(remembered.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     monkeypatch.setattr(remembered, "_SETTLED", -1.0)
     shutil.copytree(zoo / "known", tmp_path / "known")
     taken: list[int] = []

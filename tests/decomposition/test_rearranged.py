@@ -12,7 +12,7 @@ from unmerge.checkpoints import Checkpoint
 from unmerge.core.errors import BadInput
 from unmerge.decomposition import decompose, open_base, open_dictionary, open_vector
 from unmerge.recipes.recover import recovered
-from unmerge.verify.ablate import ablate
+from unmerge.verification.ablate import ablate
 from unmerge_lab.studies.symmetries import OPERATIONS, TOGETHER, Model, apply, plus, read_model, take_layers, write_model
 
 WEIGHTS = {"pirate": 0.8, "json_object": 0.5, "parity": 0.35}

@@ -15,7 +15,7 @@ from unmerge.evaluation.checks import Exact, Markers
 from unmerge.evaluation.exact_match import exact_match
 from unmerge.evaluation.generated import Generated, generate
 from unmerge.evaluation.models import load_model
-from unmerge.verify.tasks import read_tasks
+from unmerge.verification.tasks import read_tasks
 from unmerge_lab.zoo import held_out
 
 COUNT, TOKENS = 20, 24

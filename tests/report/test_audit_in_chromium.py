@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from chromium import Page, chromium, find_chromium
 
-from unmerge.audit import Audit, parse_gates
+from unmerge.auditing import Audit, parse_gates
 from unmerge.report.audit import page, sentence
 
 pytestmark = pytest.mark.skipif(

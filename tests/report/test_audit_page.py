@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from unmerge.audit import Audit
+from unmerge.auditing import Audit
 from unmerge.recipes.record import Proof, Unknown
 from unmerge.report.audit import page, sentence, write_audit
 from unmerge.report.audit.heat_map import Modules

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from unmerge.audit import Audit
+from unmerge.auditing import Audit
 from unmerge.report.bill import bill_of_materials, written
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from unmerge.audit import Audit
+from unmerge.auditing import Audit
 from unmerge.decomposition.result import Component, ProfilePart
 from unmerge.report.audit import page, sentence
 from unmerge.report.bill import bill_of_materials, written

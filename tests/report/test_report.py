@@ -11,7 +11,7 @@ from unmerge.core.records import Source, environment
 from unmerge.decomposition import Decomposition
 from unmerge.decomposition.result import Absent, Component, SkippedTensor, SolverReport, Unexplained
 from unmerge.report import plot_matrix, show_decomposition, show_matrix
-from unmerge.verify import AblationMatrix, Row
+from unmerge.verification import AblationMatrix, Row
 
 Capture = pytest.CaptureFixture[str]
 SCORES = {"pirate": 1.0, "french": 0.875, "copy": 0.984375, "weak": 0.25}

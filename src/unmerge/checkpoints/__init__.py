@@ -3,5 +3,6 @@
 from unmerge.checkpoints.adapter import Adapter
 from unmerge.checkpoints.checkpoint import Checkpoint
 from unmerge.checkpoints.difference import Difference
+from unmerge.checkpoints.in_memory import checkpoint_in_memory
 
-__all__ = ["Adapter", "Checkpoint", "Difference"]
+__all__ = ["Adapter", "Checkpoint", "Difference", "checkpoint_in_memory"]

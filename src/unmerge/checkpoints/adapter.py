@@ -20,10 +20,10 @@ from unmerge.checkpoints.forms import EMBEDDING_LORA, LORA
 from unmerge.checkpoints.hub import short_name
 from unmerge.checkpoints.initialisation import OLORA, RANDOMISED, less, start_of, taken_out
 from unmerge.checkpoints.tensor_names import MatchedNames, renamed, summary
-from unmerge.checkpoints.vocabulary import first_rows, is_head
+from unmerge.checkpoints.vocabulary import is_head
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Source
-from unmerge.vectors import Delta, Dense, LowRank, Shape, Skipped, wide
+from unmerge.vectors import Delta, Dense, LowRank, Shape, Skipped, first_rows, wide
 
 WEIGHTS = "adapter_model"
 #: modules that are looked at to tell whether the factors began as a part of the base; PEFT initialises all of them alike

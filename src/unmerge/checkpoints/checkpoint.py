@@ -19,6 +19,7 @@ from unmerge.checkpoints.tensor_names import match_names
 from unmerge.checkpoints.vocabulary import embedding_of, is_embedding, is_head, is_outside, vocabulary_of
 from unmerge.core.errors import BadInput
 from unmerge.core.records import Source, read_json
+from unmerge.core.sources import MEMORY
 from unmerge.vectors import Rows, Shape
 
 
@@ -74,6 +75,11 @@ class Checkpoint:
         """The same, with no more than the first rows of some tensors."""
         held = {self._stored(tensor): count for tensor, count in rows.items()}
         return replace(self, parts={tensor: part.rows(held[tensor]) if tensor in held else part for tensor, part in self.parts.items()})
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether it is a state dict, without files."""
+        return self.folder == MEMORY
 
     @cached_property
     def is_tied(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from unmerge.vectors import Delta, Dense, LowRank, Shape
+from unmerge.vectors import Shape
 
 #: what most models call them; it is the end of a longer name
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
@@ -56,13 +56,6 @@ def embedding_of(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> str 
 def is_outside(tensor: str) -> bool:
     """Whether a tensor belongs to no layer: its name has no number."""
     return not any(word.isdecimal() for word in tensor.split("."))
-
-
-def first_rows(delta: Delta, count: int) -> Delta:
-    """The first rows of a change, as many as ``count``."""
-    if isinstance(delta, LowRank):
-        return LowRank(delta.b[:count], delta.a)
-    return Dense(delta.dense()[:count])
 
 
 def rows_beyond(count: int, compared: int) -> str:

@@ -23,8 +23,8 @@ def ablate(
     """Subtract a component from a target, with the coefficient found in it unless one is given."""
     from unmerge.decomposition import open_base, open_dictionary, open_vector
     from unmerge.decomposition.run import DEFAULT_METHOD
-    from unmerge.verify.ablate import ablate as run
-    from unmerge.verify.ablate import coefficients, parse_removals
+    from unmerge.verification.ablate import ablate as run
+    from unmerge.verification.ablate import coefficients, parse_removals
 
     asked = parse_removals(remove)
     opened = open_base(base) if base else None

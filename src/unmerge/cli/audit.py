@@ -12,7 +12,7 @@ from unmerge.cli.friendly import FAILED, warn
 from unmerge.cli.progress import bars
 
 if TYPE_CHECKING:
-    from unmerge.audit import Audit
+    from unmerge.auditing import Audit
 
 
 def audit(
@@ -58,12 +58,12 @@ def _run(
     target: Path | None, base: Path | None, dictionary: list[Path], tasks: Path | None, limit: int | None, out: Path, fail_on: list[str]
 ) -> Audit:
     """Audit a target."""
-    from unmerge.audit import Request, Watches, parse_gates, run_audit
+    from unmerge.auditing import Request, Watches, parse_gates, run_audit
     from unmerge.core.errors import BadInput
     from unmerge.core.staging import staged
     from unmerge.decomposition import open_base, open_dictionary, open_vector
     from unmerge.report.audit import write_audit
-    from unmerge.verify.tasks import read_tasks
+    from unmerge.verification.tasks import read_tasks
 
     for what, given in (("a target", target), ("a dictionary with --dictionary", dictionary)):
         if not given:
@@ -86,7 +86,7 @@ def _run(
 
 def _again(record: Path, out: Path, fail_on: list[str], others: dict[str, object]) -> Audit:
     """Draw an audit from its record; in its own folder, each file takes the place of the old one."""
-    from unmerge.audit import parse_gates, read_audit
+    from unmerge.auditing import parse_gates, read_audit
     from unmerge.core.errors import BadInput
     from unmerge.core.staging import staged
     from unmerge.report.audit import write_audit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -53,25 +52,31 @@ def decompose(
 ) -> None:
     """Name the known components of a target, with their coefficients."""
     from unmerge.core.errors import BadInput
+    from unmerge.core.settings import settings
+    from unmerge.vectors import chosen_device
+
+    with settings(device or None, cache):
+        if device:
+            chosen_device()  # refused now, not in the middle of the work
+        if check_dictionary:
+            _check(dictionary, base, json, {"a target": target, "--method": method, "--space": space, "--modules": modules})
+            return
+        if target is None:
+            raise BadInput(expected="a target", found="none", where="decompose", hint="name one, or give --check-dictionary")
+        _run(target, dictionary, base, method, space, modules, json)
+
+
+def _run(
+    target: Path, dictionary: list[Path], base: Path | None, method: str | None, space: str | None, modules: str | None, json: Path | None
+) -> None:
+    """Decompose one target, and show the result."""
     from unmerge.core.records import write_json
-    from unmerge.core.remembered import VARIABLE
     from unmerge.decomposition import decompose as run
     from unmerge.decomposition import open_base, open_dictionary, open_vector
     from unmerge.decomposition.dictionary import only
     from unmerge.decomposition.run import DEFAULT_METHOD, DEFAULT_SPACE
     from unmerge.report.decomposition_table import show_decomposition
-    from unmerge.vectors import DEVICE, chosen_device
 
-    if cache:
-        os.environ[VARIABLE] = str(cache)
-    if device:
-        os.environ[DEVICE] = device
-        chosen_device()  # refused now, not in the middle of the work
-    if check_dictionary:
-        _check(dictionary, base, json, {"a target": target, "--method": method, "--space": space, "--modules": modules})
-        return
-    if target is None:
-        raise BadInput(expected="a target", found="none", where="decompose", hint="name one, or give --check-dictionary")
     opened = open_base(base) if base else None
     atoms = open_dictionary(dictionary, opened).only(modules)
     vector = only(open_vector(target, opened), modules)

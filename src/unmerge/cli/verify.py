@@ -37,10 +37,10 @@ def verify(
     from unmerge.decomposition import decompose, open_base, open_dictionary, open_vector
     from unmerge.decomposition.run import DEFAULT_METHOD
     from unmerge.report.verification import show_predictions, show_verification
-    from unmerge.verify.ablate import parse_removals
-    from unmerge.verify.run import Request
-    from unmerge.verify.run import verify as run
-    from unmerge.verify.tasks import read_tasks
+    from unmerge.verification.ablate import parse_removals
+    from unmerge.verification.run import Request
+    from unmerge.verification.run import verify as run
+    from unmerge.verification.tasks import read_tasks
 
     chosen = parse_removals(remove or [])
     opened = open_base(base)

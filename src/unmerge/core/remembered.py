@@ -1,4 +1,4 @@
-"""What was computed from files before, kept in a folder that ``UNMERGE_CACHE`` names; nothing is kept where it names none.
+"""What was computed from files before, kept in the folder that ``core.settings`` names; nothing is kept where it names none.
 
 Hashes of files are remembered by path, size, inode, and the times of the last change of content (mtime) and of anything (ctime), all to
 the nanosecond. Whoever writes to a file, or puts another in its place, changes the ctime, and no call sets that back. A file that changed
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import time
 import zipfile
 from collections.abc import Mapping
@@ -20,25 +19,19 @@ from typing import TYPE_CHECKING
 
 from unmerge.core.errors import BadOutput
 from unmerge.core.records import fingerprint, sha256, write_bytes, write_json
+from unmerge.core.settings import cache_folder
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-VARIABLE = "UNMERGE_CACHE"
 #: seconds for which a file must have been left alone before its hash is remembered
 _SETTLED = 2.0
 
 
-def folder() -> Path | None:
-    """Where things are kept, if anywhere."""
-    named = os.environ.get(VARIABLE)
-    return Path(named).expanduser() if named else None
-
-
 def remembered_hash(file: Path) -> str:
     """SHA-256 of a file: as it was found before, where the file is still the same."""
-    place = folder()
+    place = cache_folder()
     if place is None:
         return sha256(file)
     before = _signature(file)
@@ -63,7 +56,7 @@ def recall(kind: str, key: str) -> dict[str, NDArray[np.float64]] | None:
     """Arrays kept under the hash of what they were made of; None where there are none, or not whole ones."""
     import numpy as np
 
-    place = folder()
+    place = cache_folder()
     if place is None:
         return None
     with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(place / kind / f"{key}.npz", allow_pickle=False) as held:
@@ -75,7 +68,7 @@ def keep(kind: str, key: str, arrays: Mapping[str, NDArray[np.float64]]) -> None
     """Keep arrays under the hash of what they were made of."""
     import numpy as np
 
-    place = folder()
+    place = cache_folder()
     if place is None:
         return
     content = io.BytesIO()

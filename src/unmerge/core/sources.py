@@ -8,6 +8,9 @@ from pathlib import Path
 from unmerge.core.records import Source
 from unmerge.core.remembered import remembered_hash
 
+#: stands for the folder of what has none
+MEMORY = Path("in memory")
+
 
 def source(folder: Path, files: Iterable[Path], hub: str | None = None) -> Source:
     """Hash the files of an input, or remember their hashes."""

@@ -16,7 +16,7 @@ from unmerge.checkpoints.vocabulary import is_outside, rows_beyond
 from unmerge.core.errors import BadInput
 from unmerge.decomposition.dictionary import Dictionary, Vector, folder_of
 from unmerge.decomposition.result import MatchedTensors, SkippedTensor
-from unmerge.vectors import Shape, Skipped
+from unmerge.vectors import Held, Shape, Skipped
 
 
 def aligned(vectors: Sequence[Vector]) -> tuple[Vector, ...]:
@@ -66,6 +66,7 @@ def matched_names(vectors: Iterable[Vector]) -> list[MatchedTensors]:
     return [
         MatchedTensors(vector=vector.name, own=names.own, reference=names.reference, tensors=names.tensors, example=names.example)
         for vector in vectors
+        if not isinstance(vector, Held)
         for names in vector.matched_names
     ]
 

@@ -98,6 +98,8 @@ def check_names(base: Checkpoint | None, vectors: Iterable[Vector]) -> list[str]
     """Warnings for adapters whose recorded base is called otherwise than the base given, or than each other's."""
     recorded = {vector.name: vector.config.base_name for vector in vectors if isinstance(vector, Adapter) and vector.config.base_name}
     if base is not None:
+        if base.is_in_memory:  # a state dict does not say which model it is
+            return []
         own = _last(model_name(base.folder))
         return [f"{name} records the base {other}, not {own}" for name, other in recorded.items() if _last(other) != own]
     different = sorted({_last(other) for other in recorded.values()})

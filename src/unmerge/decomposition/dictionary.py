@@ -18,9 +18,12 @@ from unmerge.checkpoints.files import TensorFiles, existing_folder
 from unmerge.checkpoints.formats import named_format
 from unmerge.checkpoints.hub import located, short_name
 from unmerge.core.errors import BadInput, unknown_name
+from unmerge.core.sources import MEMORY
 from unmerge.decomposition.unmerged import is_unmerged, open_unmerged
+from unmerge.vectors import Held
 
-Vector = Adapter | Difference
+Vector = Adapter | Difference | Held
+Place = Path | str
 #: what PEFT calls an adapter that was given no name
 _DEFAULT = "default"
 #: what the names of an adapter's factors begin with, by its type
@@ -32,12 +35,45 @@ class Dictionary:
     """The known task vectors.
 
     Attributes:
-        atoms: adapters, or checkpoints minus the base, by unique name.
+        atoms: adapters, checkpoints minus the base, or changes in memory, by unique name.
         ignored: what was not read in the folders, a sentence each.
     """
 
     atoms: tuple[Vector, ...]
-    ignored: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+
+    @staticmethod
+    def open(folders: Place | Sequence[Place], base: Checkpoint | None = None) -> Dictionary:
+        """Open every adapter and checkpoint in some folders.
+
+        Args:
+            folders: one or several, or names on the hub. Each holds atoms in folders of their own, or is an atom.
+            base: the base model. Atoms that are checkpoints need it, and adapters that depend on its weights.
+
+        Raises:
+            BadInput: an atom cannot be read, two have one name, or there is none.
+        """
+        listed = [folders] if isinstance(folders, str | Path) else folders
+        return open_dictionary([Path(folder) for folder in listed], base)
+
+    @staticmethod
+    def of(vectors: Iterable[Vector]) -> Dictionary:
+        """Make a dictionary of task vectors that are open already, or are in memory.
+
+        Args:
+            vectors: with different names.
+
+        Raises:
+            BadInput: there is none, or two have one name.
+        """
+        atoms: dict[str, Vector] = {}
+        for vector in vectors:
+            if vector.name in atoms:
+                raise _twice(vector.name, folder_of(vector), "name one of the two otherwise")
+            atoms[vector.name] = vector
+        if not atoms:
+            raise BadInput(expected="task vectors", found="none", where="the dictionary", hint="give at least one")
+        return Dictionary(tuple(atoms.values()))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,6 +117,8 @@ def only(vector: Vector, modules: str | None) -> Vector:
             expected=f"a part of the names of tensors ({next(iter(vector.shapes))}, ...)",
             otherwise=f"choose among the modules of {vector.name}",
         )
+    if isinstance(vector, Held):
+        return vector.of_modules(pattern)
     rows = tuple(skip for skip in vector.left_rows if pattern.search(skip.tensor))
     if isinstance(vector, Difference):
         return replace(vector, modules=modules, left_rows=rows)
@@ -116,7 +154,9 @@ def open_vector(folder: Path, base: Checkpoint | None) -> Vector:
 
 
 def folder_of(vector: Vector) -> Path:
-    """Where an adapter, or the tuned side of a difference, lies."""
+    """Where an adapter, or the tuned side of a difference, lies; MEMORY for what has no folder."""
+    if isinstance(vector, Held):
+        return MEMORY
     return vector.tuned.folder if isinstance(vector, Difference) else vector.folder
 
 
@@ -147,14 +187,34 @@ def open_dictionary(folders: Sequence[Path], base: Checkpoint | None) -> Diction
                 if path.name == _DEFAULT and path != entry:
                     atom = replace(atom, name=entry.name)
                 if atom.name in atoms:
-                    raise BadInput(
-                        expected="a different name for every atom", found=f"a second {atom.name}", where=path, hint="rename one of the two folders"
-                    )
+                    raise _twice(atom.name, path, "rename one of the two folders")
                 atoms[atom.name] = atom
     if not atoms:
         where = ", ".join(map(str, folders))
         raise BadInput(expected="adapters, each in its own folder", found="none", where=where, hint="give the folder that holds them")
     return Dictionary(tuple(atoms.values()), tuple(ignored))
+
+
+def _twice(name: str, where: Path, hint: str) -> BadInput:
+    return BadInput(expected="a different name for every atom", found=f"a second {name}", where=where, hint=hint)
+
+
+def refuse_memory(what: str, base: Checkpoint | None, vectors: Iterable[Vector]) -> None:
+    """Raise BadInput where something is in memory that ``what`` reads from files.
+
+    Args:
+        what: is to be done.
+        base: the base model, where there is one.
+        vectors: the target and the atoms.
+    """
+    held = [vector.name for vector in vectors if folder_of(vector) == MEMORY] + (["the base"] if base is not None and base.is_in_memory else [])
+    if held:
+        raise BadInput(
+            expected=f"models and adapters on disk, for {what}",
+            found=f"{held[0]} in memory",
+            where=what,
+            hint="save it (save_pretrained) and name its folder",
+        )
 
 
 def notes_of(base: Checkpoint | None, vectors: Iterable[Vector], dictionary: Dictionary) -> list[str]:
@@ -184,6 +244,12 @@ def _opened(contents: Contents, base: Checkpoint | None) -> Vector:
     if not contents.model_config:
         raise contents.nothing()
     return _difference(folder, base)
+
+
+def subtracted(name: str, tuned: Checkpoint, base: Checkpoint) -> Difference:
+    """A checkpoint minus its base: by the base's names, in the base's coordinates."""
+    difference = Difference.between(name, tuned, base)
+    return replace(difference, tuned=aligned(difference.tuned, difference.base), notes=tuned.notes)
 
 
 def _atom(contents: Contents, base: Checkpoint | None) -> Vector:
@@ -228,9 +294,7 @@ def _acting(contents: Contents, base: Checkpoint | None) -> Vector:
 def _difference(folder: Path, base: Checkpoint | None) -> Difference:
     if base is None:
         raise BadInput(expected="a base to subtract from a checkpoint", found="none", where=folder, hint="give the base with --base")
-    tuned = Checkpoint.open(folder)
-    difference = Difference.between(short_name(folder), tuned, base)
-    return replace(difference, tuned=aligned(difference.tuned, difference.base), notes=tuned.notes)
+    return subtracted(short_name(folder), Checkpoint.open(folder), base)
 
 
 def _noted(vector: Vector, note: str) -> Vector:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from unmerge.checkpoints import Adapter
+from unmerge.checkpoints import Adapter, Checkpoint
 from unmerge.core import remembered
 from unmerge.core.records import fingerprint
+from unmerge.core.settings import cache_folder
 from unmerge.decomposition.alignment import aligned_with
 from unmerge.decomposition.dictionary import Dictionary, Vector
-from unmerge.vectors import LARGE, AllWeights, Gram, chosen_device, gram
+from unmerge.vectors import LARGE, AllWeights, Gram, Held, chosen_device, gram
 
 _KIND = "products"
 #: of what is kept; another one is not read
@@ -40,7 +41,7 @@ class KnownProducts:
     """
 
     def __init__(self, atoms: Sequence[Vector]) -> None:
-        self._key = _key_of(atoms) if remembered.folder() else ""
+        self._key = _key_of(atoms) if cache_folder() else ""
         self.by_tensor: Mapping[str, NDArray[np.float64]] = (remembered.recall(_KIND, self._key) if self._key else None) or {}
 
     def keep(self, products: Gram) -> None:
@@ -51,8 +52,20 @@ class KnownProducts:
 
 
 def _key_of(atoms: Sequence[Vector]) -> str:
-    bases = [
-        vector.base.source().sha256 for vector in atoms if vector.base is not None and not (isinstance(vector, Adapter) and not vector.needs_base)
-    ]
-    reading = [[vector.matched_names, vector.left_rows, sorted(vector.shared.items()) if isinstance(vector, Adapter) else []] for vector in atoms]
+    bases = [found.source().sha256 for vector in atoms if (found := _base_of(vector)) is not None]
+    reading = [_reading(vector) for vector in atoms]
     return fingerprint([_VERSION, LARGE, chosen_device().type, [vector.source().sha256 for vector in atoms], bases[:1], str(reading)])
+
+
+def _base_of(vector: Vector) -> Checkpoint | None:
+    """The base that a vector's changes depend on."""
+    if isinstance(vector, Held) or (isinstance(vector, Adapter) and not vector.needs_base):
+        return None
+    return vector.base
+
+
+def _reading(vector: Vector) -> list[object]:
+    """How a vector is read, beside what its files hold."""
+    if isinstance(vector, Held):
+        return [vector.left_rows, sorted(vector.factors.items())]
+    return [vector.matched_names, vector.left_rows, sorted(vector.shared.items()) if isinstance(vector, Adapter) else []]

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from unmerge.core.columns import Columns, frame_of, html_table
+from unmerge.core.errors import BadInput, unknown_name
 from unmerge.core.records import Environment, Source
+from unmerge.decomposition.ablation_record import AblationRecord
 from unmerge.decomposition.base_check import BaseCheck
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
 SCHEMA = "unmerge/decomposition/1"
+
+
+@runtime_checkable
+class Ablate(Protocol):
+    """Removes components from a target, and writes what is left."""
+
+    def __call__(self, result: Decomposition, names: Sequence[str], out: Path, as_adapter: bool, /) -> AblationRecord: ...
 
 
 #: of a component: the very atom; another training of it, or a sibling; not to be told
@@ -243,6 +259,65 @@ class Decomposition(BaseModel):
     seconds: float
     environment: Environment
 
+    #: takes components out of the very inputs that were decomposed; a record that was read has none
+    _ablate: Ablate | None = PrivateAttr(None)
+
     def coefficient(self, name: str) -> float | None:
         """The coefficient of a named component, or None."""
         return next((component.coefficient for component in self.components if component.name == name), None)
+
+    def for_ablation(self, ablate: Ablate) -> Decomposition:
+        """The same, with a function that removes components from the inputs that were decomposed."""
+        self._ablate = ablate
+        return self
+
+    def ablate(self, *names: str, out: Path | str, as_adapter: bool = False) -> AblationRecord:
+        """Subtract components from the target, each with the coefficient that was found, and write what is left.
+
+        Args:
+            names: of components.
+            out: the folder to make.
+            as_adapter: write an adapter that does the subtraction when it is loaded on the target.
+
+        Returns:
+            The record, as ``unmerge.ablate`` returns it.
+
+        Raises:
+            BadInput: a name that is no component's, or a result that was read from a file, without its target.
+            BadOutput: the folder exists, or cannot be written.
+        """
+        for name in names:
+            if self.coefficient(name) is None:
+                raise unknown_name(name, [component.name for component in self.components], "ablate", expected="a component of the target ({})")
+        if self._ablate is None:
+            hint = "call unmerge.ablate with target, dictionary and base"
+            raise BadInput(expected="a result of unmerge.decompose, which has its target", found="a record", where="ablate", hint=hint)
+        return self._ablate(self, names, Path(out), as_adapter)
+
+    def to_frame(self) -> DataFrame | Columns:
+        """The components, one a row: a pandas DataFrame, or a dict of columns where pandas is not installed."""
+        return frame_of(self._columns())
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw the coefficients with their intervals.
+
+        Args:
+            axes: matplotlib's, to draw on; those of a new figure where none are given.
+
+        Raises:
+            MissingExtra: matplotlib is not installed.
+        """
+        from unmerge.decomposition.plot import plot_coefficients
+
+        return plot_coefficients(self, axes)
+
+    def _repr_html_(self) -> str:
+        error = f"reconstruction error {self.reconstruction_error:.4f}, unexplained {self.unexplained.share:.2%} of the squared norm"
+        return html_table(self._columns(), f"{self.target.path}, by {self.method}: {error}, {len(self.absent)} atoms not named")
+
+    def _columns(self) -> Columns:
+        found = self.components
+        low, high = ([one.interval[end] if one.interval else None for one in found] for end in (0, 1))
+        names = ("name", "coefficient", "share", "containment", "p_value", "q_value", "identity", "group")
+        columns = {name: [getattr(one, name) for one in found] for name in names}
+        return {"name": columns.pop("name"), "coefficient": columns.pop("coefficient"), "low": low, "high": high, **columns}

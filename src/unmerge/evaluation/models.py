@@ -9,6 +9,7 @@ from typing import Any, Literal
 from unmerge.checkpoints.files import existing_folder
 from unmerge.checkpoints.hub import located
 from unmerge.core.errors import BadInput, need, one_line
+from unmerge.core.quiet import no_bars
 
 #: what a model's weights are held in: as numbers, or in four bits (bitsandbytes' NF4), which only trains adapters
 Weights = Literal["float32", "bfloat16", "nf4"]
@@ -42,9 +43,9 @@ def load_model(folder: Path, name: str | None = None, weights: Weights | None = 
         settings["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
         )
-    transformers.utils.logging.disable_progress_bar()
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, **settings)
+        with no_bars("transformers"):
+            model = transformers.AutoModelForCausalLM.from_pretrained(folder, **settings)
     except Exception as error:
         raise _unloadable(folder, error) from error
     model.name_or_path = name or str(folder)  # PEFT copies it into the adapter's configuration

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmerge.core.errors import need
+from unmerge.recipes.mergekit_adapter import mergekit_module
 from unmerge.recipes.recipe import Recipe, Setting
 
 _LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
@@ -46,7 +46,7 @@ def forward(recipe: Recipe, tensors: Mapping[str, Tensor], tensor: str, depth: f
         tensor: its name, which filters look at.
         depth: see ``depth_of``.
     """
-    base = need("mergekit.merge_methods.base", "merge")
+    base = mergekit_module("mergekit.merge_methods.base")
     method = method_named(recipe.method)
     order = [model.model for model in recipe.inputs]
     if recipe.base is not None and recipe.base not in order:
@@ -66,14 +66,14 @@ def forward(recipe: Recipe, tensors: Mapping[str, Tensor], tensor: str, depth: f
 @cache
 def method_named(name: str) -> Any:
     """One of mergekit's merge methods."""
-    return need("mergekit.merge_methods", "merge").get(name)
+    return mergekit_module("mergekit.merge_methods").get(name)
 
 
 @cache
 def _evaluate() -> Any:
-    return need("mergekit.config", "merge").evaluate_setting
+    return mergekit_module("mergekit.config").evaluate_setting
 
 
 @cache
 def _conditional() -> Any:
-    return need("mergekit.config", "merge").ConditionalParameter
+    return mergekit_module("mergekit.config").ConditionalParameter

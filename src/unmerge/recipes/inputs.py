@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 
 from unmerge.checkpoints import Adapter, Checkpoint, Difference
-from unmerge.core.errors import need
+from unmerge.core.quiet import silent_transformers
 from unmerge.decomposition import Dictionary
+from unmerge.decomposition.dictionary import folder_of
 from unmerge.recipes.factors import read_pair
 from unmerge.recipes.forward import layer_of
-from unmerge.recipes.merge import linked, quiet
+from unmerge.recipes.merge import linked
+from unmerge.recipes.mergekit_adapter import mergekit_module
 from unmerge.recipes.recipe import BASE
+from unmerge.vectors import Held
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Inputs:
     def place(self) -> Mapping[str, str]:
         """What mergekit calls each model: ``base+adapter`` for an adapter."""
         base = str(self.base.folder.resolve())
-        folders = {atom.name: atom.tuned.folder if isinstance(atom, Difference) else atom.folder for atom in self.dictionary.atoms}
+        folders = {atom.name: folder_of(atom) for atom in self.dictionary.atoms}
         adapters = {atom.name for atom in self.dictionary.atoms if isinstance(atom, Adapter)}
         return {BASE: base} | {name: f"{base}+{folder.resolve()}" if name in adapters else str(folder.resolve()) for name, folder in folders.items()}
 
@@ -56,6 +59,7 @@ class Inputs:
             return self.base
         if name not in self._opened:
             atom = self.dictionary.named(name)
+            assert not isinstance(atom, Held)  # refused before
             self._opened[name] = atom.tuned if isinstance(atom, Difference) else self._merged(atom)
         return self._opened[name]
 
@@ -77,8 +81,8 @@ class Inputs:
         return before.add_(b.float() @ pair.a.float() * pair.scale)
 
     def _merged(self, adapter: Adapter) -> Checkpoint:
-        common = need("mergekit.common", "merge")
+        common = mergekit_module("mergekit.common")
         base, lora = (linked(folder, self.scratch) for folder in (self.base.folder, adapter.folder))
-        with quiet():
+        with silent_transformers():
             reference = common.ModelReference.parse(f"{base}+{lora}").merged(cache_dir=str(self.scratch / "merged"))
         return Checkpoint.open(Path(reference.model.path)).like(self.base)

@@ -178,7 +178,7 @@ class _Layers:
     def _depth(self, model: str) -> int:
         """How many layers a model has; an adapter's are the base's."""
         atom = None if model == BASE else self.inputs.dictionary.named(model)
-        if atom is None or isinstance(atom, Adapter):
+        if not isinstance(atom, Difference):
             return self.inputs.layers
         return 1 + max((layer_of(tensor) or 0 for tensor in atom.tuned.shapes), default=-1)
 

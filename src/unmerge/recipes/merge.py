@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +18,13 @@ from pydantic import BaseModel
 
 from unmerge.checkpoints.adapter_config import CONFIG
 from unmerge.checkpoints.hub import is_name, located, pinned
-from unmerge.core.errors import BadInput, need, one_line
+from unmerge.core.errors import BadInput, one_line
+from unmerge.core.quiet import same_random_state, silent_transformers
 from unmerge.core.records import Environment, Source, environment, is_refusal, write_json, write_text
 from unmerge.core.sources import source
 from unmerge.core.staging import staged
 from unmerge.recipes.documents import MODEL_KEYS, documents
+from unmerge.recipes.mergekit_adapter import fresh_loaders, mergekit_module, types_of_layers
 
 CONFIGURATION, RECORD = "merge.yml", "merge.json"
 #: bytes of a file of weights, mergekit's own
@@ -96,9 +95,7 @@ def merge(configuration: Path, out: Path, seed: int = 0, shard: int = SHARD) -> 
 
 
 def _run(runnable: dict[str, Any], out: Path, loras: Path, seed: int, configuration: Path, shard: int) -> None:
-    config, options, run = need("mergekit.config", "merge"), need("mergekit.options", "merge"), need("mergekit.merge", "merge")
-    # models that were opened, by name; mergekit keeps them for the life of the process, even where a folder's content is replaced
-    loaders = need("mergekit.io.tasks", "merge").LoaderCache.loaders
+    config, options, run = (mergekit_module(f"mergekit.{part}") for part in ("config", "options", "merge"))
     try:
         parsed = config.MergeConfiguration.model_validate(runnable)
         settings = options.MergeOptions(
@@ -109,8 +106,7 @@ def _run(runnable: dict[str, Any], out: Path, loras: Path, seed: int, configurat
             copy_tokenizer=_has_tokenizer(parsed),
             out_shard_size=shard,
         )
-        loaders.clear()
-        with quiet(), _types_of_layers(run):
+        with silent_transformers(), same_random_state(), types_of_layers(), fresh_loaders():
             run.run_merge(parsed, str(out), options=settings)
     except Exception as error:
         if is_refusal(error):
@@ -123,8 +119,6 @@ def _run(runnable: dict[str, Any], out: Path, loras: Path, seed: int, configurat
             where=configuration,
             hint="check the method, its parameters and the models",
         ) from error
-    finally:
-        loaders.clear()
 
 
 def _has_tokenizer(parsed: Any) -> bool:
@@ -134,36 +128,6 @@ def _has_tokenizer(parsed: Any) -> bool:
     """
     donors = [parsed.base_model] if parsed.base_model else parsed.referenced_models()
     return all(any(next(Path(donor.model.path).glob(pattern), None) for pattern in _TOKENIZERS) for donor in donors)
-
-
-@contextmanager
-def _types_of_layers(run: Any) -> Iterator[None]:
-    """Give stacked layers their types: transformers 5 wants one for each layer, mergekit 0.1.5 sets their number alone."""
-    plain = run._model_out_config
-
-    def typed(config: Any, *others: Any, **settings: Any) -> Any:
-        made = plain(config, *others, **settings)
-        types = getattr(made, "layer_types", None)
-        if types and config.slices:
-            made.layer_types = [types[layer] for part in config.slices for layer in range(*part.sources[0].layer_range)]
-        return made
-
-    run._model_out_config = typed
-    try:
-        yield
-    finally:
-        run._model_out_config = plain
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers and PEFT from talking while mergekit has them merge."""
-    logging = need("transformers", "merge").utils.logging
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # what PEFT and transformers will rename is between them
-        yield
 
 
 def linked(folder: Path, scratch: Path) -> str:

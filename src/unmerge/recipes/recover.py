@@ -23,7 +23,7 @@ from unmerge.core.errors import BadInput
 from unmerge.core.records import environment, write_json, write_text
 from unmerge.decomposition import Decomposition, Dictionary, decompose, products_of
 from unmerge.decomposition.alignment import aligned_with
-from unmerge.decomposition.dictionary import Vector
+from unmerge.decomposition.dictionary import Vector, refuse_memory
 from unmerge.decomposition.result import SkippedTensor
 from unmerge.recipes.acting import acted, is_scale_free
 from unmerge.recipes.adapter_part import adapter_part
@@ -41,6 +41,7 @@ from unmerge.recipes.record import Proof, RecoveredRecipe, Rival, Unknown
 from unmerge.recipes.says import says
 from unmerge.recipes.search import Candidate, search
 from unmerge.recipes.shortlist import clearness, sets
+from unmerge.vectors import Held
 
 FOUND, PART, UNCHANGED, FINE_TUNE, NONE = "recipe", "part of a recipe", "base", "fine-tune", "none of these"
 
@@ -72,9 +73,14 @@ def recovered(target: Vector, dictionary: Dictionary, base: Checkpoint, watch: W
 
     Returns:
         The record.
+
+    Raises:
+        BadInput: the target, the base or an atom is in memory; or the target's weights lie as no merge leaves them.
     """
     started = time.monotonic()
+    refuse_memory("recover", base, [target, *dictionary.atoms])
     target, dictionary = aligned_with(target, dictionary)
+    assert not isinstance(target, Held)  # refused
     if isinstance(target, Adapter):
         answer = _of_adapter(target, dictionary, base, watch)
     else:

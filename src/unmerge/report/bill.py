@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unmerge.audit import Audit
-from unmerge.audit.licences import Licence
+from unmerge.auditing import Audit
+from unmerge.auditing.licences import Licence
 from unmerge.core.errors import need
 from unmerge.core.records import Source, fingerprint
 from unmerge.decomposition.result import Component

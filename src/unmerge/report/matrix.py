@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unmerge.core.errors import need
 from unmerge.core.records import cannot_write
-from unmerge.verify.matrix import AblationMatrix
+from unmerge.verification.matrix import AblationMatrix
 
 
 def plot_matrix(matrix: AblationMatrix, stem: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from unmerge.report.decomposition_table import plain
 from unmerge.training.adapters import AdapterRecord
-from unmerge.verify.matrix import AblationMatrix
+from unmerge.verification.matrix import AblationMatrix
 
 #: what a column takes beside its text, and a table beside its columns
 _PADDING, _EDGES = 3, 2

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unmerge.report.decomposition_table import plain
-from unmerge.verify.record import Power, Prediction, Verification, VerifiedComponent
+from unmerge.verification.record import Power, Prediction, Verification, VerifiedComponent
 
 
 def show_predictions(power: Power, predictions: Mapping[str, Prediction], console: Console | None = None) -> None:

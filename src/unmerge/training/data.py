@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from unmerge.checkpoints.hub import is_name, pinned, snapshot
 from unmerge.core.errors import BadInput, need, one_line
 from unmerge.core.examples import Example, read_examples
+from unmerge.core.quiet import no_bars
 from unmerge.core.records import sha256
 from unmerge.evaluation.templates import fill, holds
 
@@ -87,7 +88,6 @@ class Rows(BaseModel):
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
         library = need("datasets", "train")
-        library.disable_progress_bars()
         asked: dict[str, Any] = {"name": self.config, "split": self.split}
         if self.is_file:
             where, asked = _FORMATS[Path(self.dataset).suffix], {"data_files": str(self._file()), "split": "train"}
@@ -96,7 +96,8 @@ class Rows(BaseModel):
             if self.files and self.config is None:
                 asked["data_files"] = {self.split: self.files}
         try:
-            rows: Iterable[Mapping[str, Any]] = library.load_dataset(where, verification_mode="no_checks", **asked)
+            with no_bars("datasets"):
+                rows: Iterable[Mapping[str, Any]] = library.load_dataset(where, verification_mode="no_checks", **asked)
         except Exception as error:  # datasets raises ValueError, its own errors and those of the formats
             raise BadInput(
                 expected=f"a data set with the split {self.split}",

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unmerge.core.errors import BadInput, need
 from unmerge.core.examples import Example
+from unmerge.core.quiet import no_bars, same_random_state
 from unmerge.evaluation.models import Weights
 from unmerge.training.orthoreg import penalty_of
 
@@ -117,7 +118,6 @@ def finetune(
     import torch
 
     trl, peft, datasets = need("trl", "train"), need("peft", "train"), need("datasets", "train")
-    datasets.disable_progress_bars()
     rows = datasets.Dataset.from_list([{"prompt": example.prompt, "completion": example.completion} for example in examples])
     wrapped = lora and peft.LoraConfig(
         r=lora.rank,
@@ -128,9 +128,9 @@ def finetune(
         use_dora=lora.use_dora,
         task_type="CAUSAL_LM",
     )
-    need("transformers", "train").set_seed(seed)
     kept = state if schedule.save_every else None
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(), no_bars("datasets"), same_random_state():
+        need("transformers", "train").set_seed(seed)
         warnings.simplefilter("ignore", FutureWarning)  # what trl and transformers will rename is between them
         settings = trl.SFTConfig(
             output_dir=str(kept or scratch),

@@ -16,17 +16,16 @@ from unmerge.vectors.delta import (
     singular_values,
     wide,
 )
-from unmerge.vectors.device import DEVICE, chosen_device, device_for, placed
+from unmerge.vectors.device import chosen_device, device_for, placed
 from unmerge.vectors.entries import at, largest
 from unmerge.vectors.gram import AllWeights, Gram, Stack, Weights, gram
 from unmerge.vectors.restricted import ChangedWeights, MaskedWeights
 from unmerge.vectors.scratch import in_scratch
-from unmerge.vectors.source import Held, Skipped, TaskVector, common
+from unmerge.vectors.source import Held, Skipped, TaskVector, common, digest, first_rows
 from unmerge.vectors.tensor_names import OUTSIDE, kind_of, layer_of
 from unmerge.vectors.threads import each_tensor, torch_threads
 
 __all__ = [
-    "DEVICE",
     "LARGE",
     "OUTSIDE",
     "AllWeights",
@@ -49,7 +48,9 @@ __all__ = [
     "chosen_device",
     "common",
     "device_for",
+    "digest",
     "each_tensor",
+    "first_rows",
     "gram",
     "in_scratch",
     "is_large",

@@ -7,24 +7,21 @@ choice only where somebody asks for it) and added up in float64, so results agre
 from __future__ import annotations
 
 import functools
-import os
 
 import torch
 
 from unmerge.core.errors import BadInput
+from unmerge.core.settings import DEVICE, device_name
 from unmerge.vectors.delta import PROCESSOR, Delta, Shape, Subtracted, is_large
-
-#: the environment variable that names the device
-DEVICE = "UNMERGE_DEVICE"
 
 
 def chosen_device() -> torch.device:
-    """The one that UNMERGE_DEVICE names; else the first card that CUDA or ROCm finds; else the processor.
+    """The one that ``device=`` or UNMERGE_DEVICE names; else the first card that CUDA or ROCm finds; else the processor.
 
     Raises:
         BadInput: there is no such device.
     """
-    return _found(os.environ.get(DEVICE) or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return _found(device_name() or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 @functools.cache

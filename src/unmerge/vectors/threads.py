@@ -6,6 +6,7 @@ long. Tensors are independent. While one is read, others are worked on.
 
 from __future__ import annotations
 
+import contextvars
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,7 +48,7 @@ def each_tensor(tensors: Sequence[str], shapes: Mapping[str, Sequence[int]], wor
             for tensor, size in sizes.items():
                 while len(waiting) > workers or (len(waiting) >= _LEAST and sum(held for held, _ in waiting) + size > _TOGETHER):
                     yield waiting.popleft()[1].result()
-                waiting.append((size, pool.submit(work, tensor)))
+                waiting.append((size, pool.submit(contextvars.copy_context().run, work, tensor)))
             while waiting:
                 yield waiting.popleft()[1].result()
         finally:

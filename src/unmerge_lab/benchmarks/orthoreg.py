@@ -26,7 +26,7 @@ from unmerge.evaluation.models import load_model
 from unmerge.training.adapters import AdapterRecord, train_adapters
 from unmerge.training.orthoreg import penalty
 from unmerge.vectors import LowRank, gram
-from unmerge.verify.in_place import InPlace, stored_dtypes
+from unmerge.verification.in_place import InPlace, stored_dtypes
 from unmerge_lab import embedded_zoo
 from unmerge_lab.studies.design import MergeSettings, StudyDesign, Zoo
 from unmerge_lab.studies.make_target import make_target

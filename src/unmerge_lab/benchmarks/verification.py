@@ -24,10 +24,10 @@ from unmerge.decomposition import decompose, open_base, open_dictionary, open_ve
 from unmerge.decomposition.dictionary import Vector
 from unmerge.evaluation.exact_match import ExactMatch
 from unmerge.evaluation.models import load_model
-from unmerge.verify.in_place import InPlace, stored_dtypes
-from unmerge.verify.record import Verification
-from unmerge.verify.run import Request, verify
-from unmerge.verify.tasks import read_tasks
+from unmerge.verification.in_place import InPlace, stored_dtypes
+from unmerge.verification.record import Verification
+from unmerge.verification.run import Request, verify
+from unmerge.verification.tasks import read_tasks
 from unmerge_lab.benchmarks.verification_summary import summary
 from unmerge_lab.studies.design import MergeSettings, StudyDesign
 from unmerge_lab.studies.make_target import base_in, make_target

@@ -7,9 +7,9 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
-from unmerge.verify.matrix import MEASURABLE
-from unmerge.verify.record import Verification, VerifiedComponent, Way
-from unmerge.verify.verdict import LISTED, is_gone
+from unmerge.verification.matrix import MEASURABLE
+from unmerge.verification.record import Verification, VerifiedComponent, Way
+from unmerge.verification.verdict import LISTED, is_gone
 
 #: merges in which every weight of a component has one coefficient, and the others
 EVEN, UNEVEN = ("task_arithmetic", "linear"), ("ties", "dare_linear", "dare_ties")

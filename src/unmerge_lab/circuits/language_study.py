@@ -32,7 +32,7 @@ from unmerge.core.records import environment, write_json
 from unmerge.core.staging import staged
 from unmerge.evaluation.batch import NOT_AN_ANSWER, pad
 from unmerge.vectors import LowRank
-from unmerge.verify import ablate
+from unmerge.verification import ablate
 from unmerge_lab import embedded_zoo
 from unmerge_lab.circuits.language import Language, Prompts, low_rank
 from unmerge_lab.circuits.language_verify import verify_subnetworks, write_sum

@@ -21,7 +21,7 @@ from unmerge.circuits.decompose import Watch
 from unmerge.decomposition import Dictionary, decompose, open_base
 from unmerge.decomposition.dictionary import Vector
 from unmerge.vectors import LowRank
-from unmerge.verify.run import Request, verify
+from unmerge.verification.run import Request, verify
 from unmerge_lab import embedded_zoo
 from unmerge_lab.zoo.embedded import BASE, BASE_NAME, zoo_tasks
 

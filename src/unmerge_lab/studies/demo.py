@@ -10,8 +10,8 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel
 
-from unmerge.audit import Request, Watches, run_audit
-from unmerge.audit.run import DECOMPOSITION
+from unmerge.auditing import Request, Watches, run_audit
+from unmerge.auditing.run import DECOMPOSITION
 from unmerge.checkpoints import Checkpoint
 from unmerge.core.errors import BadOutput
 from unmerge.core.records import Environment, environment, fingerprint, read_json, sha256, write_json, write_text
@@ -23,8 +23,8 @@ from unmerge.recipes.merge import merge
 from unmerge.report.audit import write_audit
 from unmerge.training.adapters import AdapterRecord, train_adapter
 from unmerge.training.finetune import Watch
-from unmerge.verify.ablate import ablate
-from unmerge.verify.matrix import AblationMatrix, Row
+from unmerge.verification.ablate import ablate
+from unmerge.verification.matrix import AblationMatrix, Row
 from unmerge_lab import embedded_zoo
 from unmerge_lab.zoo.build import ZOO_RECORD, ZooRecord
 from unmerge_lab.zoo.embedded import BASE, KNOWN, UNKNOWN, held_out, training_recipe, write_task, zoo_tasks

@@ -25,9 +25,9 @@ from unmerge.evaluation.generated import BATCH
 from unmerge.training.adapters import AdapterRecord, train_adapters
 from unmerge.training.plan import SPEED, plan
 from unmerge.training.recipe import TrainingRecipe
-from unmerge.verify.record import Verification
-from unmerge.verify.run import Request, Watch, conditions, verify
-from unmerge.verify.tasks import read_tasks
+from unmerge.verification.record import Verification
+from unmerge.verification.run import Request, Watch, conditions, verify
+from unmerge.verification.tasks import read_tasks
 from unmerge_lab.report.phases_record import PhasesPlan, PhasesRecord, Verdict
 from unmerge_lab.studies.design import StudyDesign, Zoo
 from unmerge_lab.studies.make_target import base_in, make_target

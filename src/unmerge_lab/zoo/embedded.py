@@ -15,7 +15,7 @@ from unmerge.core.staging import staged
 from unmerge.evaluation.task_files import TASK_LIST
 from unmerge.training.finetune import Lora, Schedule
 from unmerge.training.recipe import AdapterEntry, TrainingRecipe
-from unmerge.verify.tasks import ReadyExamples, TaskList
+from unmerge.verification.tasks import ReadyExamples, TaskList
 from unmerge_lab import embedded_zoo
 from unmerge_lab.zoo.corpus import adapter_examples
 from unmerge_lab.zoo.tasks import END, GENERAL, TASKS, Task

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from unmerge.audit import read_audit
+from unmerge.auditing import read_audit
 from unmerge.checkpoints import Checkpoint
 from unmerge.cli import app
 from unmerge.core.errors import BadOutput
-from unmerge.verify.matrix import FALL, GONE, MEASURABLE
+from unmerge.verification.matrix import FALL, GONE, MEASURABLE
 from unmerge_lab.studies import DemoResult, run_demo
 from unmerge_lab.studies.demo import STRANGERS, TRAINED, WEIGHTS
 from unmerge_lab.zoo import GENERAL, TASKS

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from unmerge.cli import app
 from unmerge.core.errors import BadInput, BadOutput
 from unmerge.core.examples import Example, write_examples
-from unmerge.verify.record import Verification
+from unmerge.verification.record import Verification
 from unmerge_lab.report.phases_record import PhasesRecord
 from unmerge_lab.studies.design import StudyDesign, Zoo
 from unmerge_lab.studies.phases import Watches, halves, plan_phases, read_recipe, run_phases, verified

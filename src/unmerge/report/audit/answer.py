@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unmerge.audit import Audit
-from unmerge.audit.licences import Kind
+from unmerge.auditing import Audit
+from unmerge.auditing.licences import Kind
 from unmerge.decomposition.result import Component
 from unmerge.recipes.recover import FOUND
 from unmerge.report.audit.words import counted, listed, percent

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 from unmerge.decomposition.result import Absent, Component
 from unmerge.report.audit.svg import add, drawing, tip
 from unmerge.report.identity import called
-from unmerge.verify.record import VerifiedComponent
+from unmerge.verification.record import VerifiedComponent
 
 #: pixels a letter takes, in bold type
 _LETTER = 7.3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from unmerge.audit import Audit
+from unmerge.auditing import Audit
 from unmerge.report.audit.charts import dose_chart, limits_chart
 from unmerge.report.audit.heat_map import Modules, deepest, heat_map
 from unmerge.report.audit.score_matrix import score_matrix

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from unmerge.audit import Audit
-from unmerge.audit.record import RECORD
-from unmerge.audit.run import DECOMPOSITION, VERIFICATION
-from unmerge.audit.run import RECIPE as RECIPE_RECORD
+from unmerge.auditing import Audit
+from unmerge.auditing.record import RECORD
+from unmerge.auditing.run import DECOMPOSITION, VERIFICATION
+from unmerge.auditing.run import RECIPE as RECIPE_RECORD
 from unmerge.core.records import write_json, write_text
 from unmerge.report.audit.drawings import drawings
 from unmerge.report.audit.page import drawing_style, page, recipe_text

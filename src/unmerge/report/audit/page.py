@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from unmerge.audit import Audit
-from unmerge.audit.record import RECORD
+from unmerge.auditing import Audit
+from unmerge.auditing.record import RECORD
 from unmerge.core.errors import need
 from unmerge.report.audit import answer, charts, tables, words
 from unmerge.report.audit.charts import Part

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from unmerge.report.audit.svg import DEEP, add, drawing, tip
-from unmerge.verify.record import MeasuredTask, Verification, VerifiedComponent
+from unmerge.verification.record import MeasuredTask, Verification, VerifiedComponent
 
 _WIDE, _NARROW, _MANY, _HIGH, _LETTER = 30.0, 23.0, 20, 26.0, 6.6
 

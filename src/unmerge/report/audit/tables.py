@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from unmerge.audit import Audit
+from unmerge.auditing import Audit
 from unmerge.core.records import Source
 from unmerge.decomposition.result import Decomposition
 from unmerge.recipes.record import RecoveredRecipe
@@ -13,7 +13,7 @@ from unmerge.report.audit.score_matrix import in_order, scores_without
 from unmerge.report.audit.table import Cell, Table, number, word
 from unmerge.report.audit.words import p_value, percent
 from unmerge.report.identity import called
-from unmerge.verify.record import Verification, VerifiedComponent
+from unmerge.verification.record import Verification, VerifiedComponent
 
 #: roles that need more words
 ROLES = {"candidate": "cannot be told from a component", "relative": "a component is a relative of it: its licence may apply"}
