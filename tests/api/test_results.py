@@ -70,3 +70,12 @@ def test_what_was_found_is_removed(result: unmerge.Decomposition, zoo: Path, tmp
     with pytest.raises(unmerge.BadInput, match="found a record; call unmerge"):
         read.ablate("pirate", out=tmp_path / "other")
     assert read.model_dump() == result.model_dump()
+
+
+def test_a_verification_has_a_row_for_every_component(audit_record: unmerge.Audit) -> None:
+    found = audit_record.verification
+    assert found is not None
+    frame = found.to_frame()
+    assert list(frame["removed"]) == [component.removed for component in found.components]
+    assert list(frame["verdict"]) == [component.verdict for component in found.components]
+    assert f"<td>{found.components[0].verdict}</td>" in found._repr_html_()

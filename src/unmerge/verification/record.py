@@ -6,11 +6,15 @@ items of all of its tasks together.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from unmerge.core.columns import Columns, frame_of, html_table
 from unmerge.core.records import Environment, Source
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SCHEMA = "unmerge/verification/1"
 
@@ -252,3 +256,14 @@ class Verification(BaseModel):
     warnings: list[str]
     seconds: float
     environment: Environment
+
+    def to_frame(self) -> DataFrame | Columns:
+        """The components, one a row: a pandas DataFrame, or a dict of columns where pandas is not installed."""
+        return frame_of(self._columns())
+
+    def _repr_html_(self) -> str:
+        return html_table(self._columns(), f"{self.target.path}: every component removed in turn, {len(self.without_task)} without a task")
+
+    def _columns(self) -> Columns:
+        names = ("removed", "coefficient", "items", "before", "after", "drop", "adjusted_p_value", "mean_absolute_change", "verdict")
+        return {name: [getattr(one, name) for one in self.components] for name in names}
