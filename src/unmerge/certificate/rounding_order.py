@@ -8,7 +8,7 @@
     atoms rounded first         V_i = round(W + d_i) - W in place of d_i          mergekit, which merges every adapter into the base beforehand
     base rounded first          round(W) in place of W                            a float32 base that is loaded in 16 bits
 
-Read in the sources of PEFT 0.21 and mergekit 0.1, and compared with what they write, weight by weight (``benchmarks/rounding.py``).
+Read in the sources of PEFT 0.21 and mergekit 0.1, and compared with what they write, weight by weight (``make rounding``).
 """
 
 from __future__ import annotations

@@ -223,10 +223,10 @@ def outcome(target: Wanted, base: Checkpoint, adapters: Mapping[str, Mapping[str
 def summary(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
     """Coverage by kind, and over all; names that are wrong or missing."""
     by_kind = {kind: _summary([outcome for outcome in outcomes if outcome["kind"] == kind]) for kind in KINDS}
-    groups = {"known": lambda outcome: not outcome["unknown"], "mixed": lambda outcome: bool(outcome["unknown"])}
+    groups = {group: [outcome for outcome in outcomes if bool(outcome["unknown"]) == mixed] for group, mixed in (("known", False), ("mixed", True))}
     return {
         "kinds": {kind: figures for kind, figures in by_kind.items() if figures["targets"]},
-        "groups": {group: _summary([outcome for outcome in outcomes if of(outcome)]) for group, of in groups.items()},
+        "groups": {group: _summary(own) for group, own in groups.items()},
         "all": _summary(outcomes),
     }
 

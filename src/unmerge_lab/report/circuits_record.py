@@ -12,7 +12,7 @@ from unmerge.core.records import read_json
 from unmerge_lab.circuits.experiments import BASELINES, INTERVENTIONS, MEASURED, TOY
 from unmerge_lab.circuits.language_study import RECORD as LANGUAGE
 
-#: what ``benchmarks/circuits_frontier`` writes
+#: what ``unmerge_lab.benchmarks.circuits_frontier`` writes
 FRONTIER = "frontier.json"
 Record = dict[str, Any]
 Design = tuple[int, int]
