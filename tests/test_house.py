@@ -98,7 +98,7 @@ def test_imports_point_down() -> None:
         ("unmerge/core", "import unmerge.vectors", "unmerge.core is not allowed to import unmerge.vectors"),
         ("unmerge/solvers", "import unmerge.vectors", "unmerge.solvers is not allowed to import unmerge.vectors"),
         ("unmerge/vectors", "import safetensors", "unmerge.vectors is not allowed to import safetensors"),
-        ("unmerge/verify", "import unmerge_lab.zoo", "unmerge is not allowed to import unmerge_lab"),
+        ("unmerge/verification", "import unmerge_lab.zoo", "unmerge is not allowed to import unmerge_lab"),
         ("unmerge_lab/zoo", "import unmerge_lab.studies", "unmerge_lab.zoo is not allowed to import unmerge_lab.studies"),
     ],
 )

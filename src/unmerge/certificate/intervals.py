@@ -62,7 +62,7 @@ def moved(some: Candidates, closer: Refined, coefficients: Matrix, looked_at: Se
         looked_at: the tensors of ``closer``.
     """
     hidden = _hidden(some, coefficients)
-    unprojected = np.maximum(np.abs(some.squares - coefficients), along_atoms(some, coefficients))
+    unprojected = np.maximum(np.abs(some.squares - coefficients), hidden * along_atoms(some, coefficients))
     return hidden * unprojected + _below_the_edge(some, closer, looked_at)
 
 
