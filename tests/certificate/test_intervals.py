@@ -96,17 +96,6 @@ def test_what_absent_atoms_have_in_common_with_the_rest() -> None:
     assert along_atoms(candidates(drawn[:3], [(drawn[0], 0.9), (drawn[11], 0.8), (grains, 1.0)], [0]), np.array([0.9])).tolist() == [0.0]
 
 
-def test_noise_that_hides_the_unknown_widens_intervals() -> None:
-    drawn = adapters(9, torch.Generator().manual_seed(6), start=0.8)
-    (common,) = adapters(1, torch.Generator().manual_seed(7))
-    alike = [with_columns_of(atom, common) for atom in drawn]
-    parts = [(alike[0], 0.9), (noise(3.0, torch.Generator().manual_seed(8)), 1.0)]
-    (alone,) = certified(parts, alike[:8], None).found
-    (beside,) = certified([*parts, (alike[8], 0.8)], alike[:8], None).found
-    assert beside.interval[0] <= 0.9 <= beside.interval[1]
-    assert beside.interval[1] - beside.interval[0] > 1.5 * (alone.interval[1] - alone.interval[0])
-
-
 def test_atoms_without_a_low_rank_beside_others() -> None:
     """The change of a full fine-tune as an atom: it and an adapter are found beside an unknown one, and neither is called a relative."""
     generator = torch.Generator().manual_seed(3)
