@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from unmerge.certificate.duplicates import ALIKE
+from unmerge.certificate.duplicates import ALIKE, cosines_of
 from unmerge.certificate.evidence import TensorEvidence
 from unmerge.certificate.refined import Looked
 from unmerge.certificate.rounding import Sample
@@ -66,6 +66,11 @@ class Candidates:
         return tuple(item.tensor for item in self.seen)
 
     @cached_property
+    def rows(self) -> list[int]:
+        """(m,) their places among the products' tensors."""
+        return [self.products.tensors.index(name) for name in self.names]
+
+    @cached_property
     def noisy(self) -> bool:
         """Whether any of them has noise."""
         return any(item.noise for item in self.seen)
@@ -88,10 +93,7 @@ class Candidates:
     @cached_property
     def strangers(self) -> list[int]:
         """Atoms of the dictionary that are unlike the k atoms and have a low rank, those first that change most of the m tensors."""
-        rows = [self.products.tensors.index(name) for name in self.names]
-        gram = self.products.gram[rows]
-        lengths = np.sqrt(np.einsum("mii->i", gram))
-        cosines = np.abs(gram.sum(0)) / np.maximum(np.outer(lengths, lengths), 1e-300)
+        cosines = np.abs(cosines_of(self.products.gram[self.rows].sum(0)))
         changed = np.array([sum(bool((item.owner == atom).any()) for item in self.seen) for atom in range(len(self.atoms))])
         unlike = (changed > 0) & (cosines[:, self.chosen].max(1, initial=0.0) < ALIKE)
         return sorted(np.flatnonzero(unlike).tolist(), key=lambda atom: -int(changed[atom]))
@@ -120,7 +122,6 @@ class Candidates:
 
     def share_left(self, coefficients: Matrix) -> float:
         """||t - sum c V||^2 / ||t||^2 for (m, k) coefficients in the m tensors, over these tensors; 0 where the target is 0 there."""
-        rows = [self.products.tensors.index(tensor) for tensor in self.names]
-        gram, correlation, square = self.systems[0][rows], self.systems[1][rows], self.products.norm_squared[rows]
+        gram, correlation, square = self.systems[0][self.rows], self.systems[1][self.rows], self.products.norm_squared[self.rows]
         left = square - 2 * np.einsum("mk,mk->m", coefficients, correlation) + np.einsum("mi,mij,mj->m", coefficients, gram, coefficients)
         return float(left.sum() / square.sum()) if square.sum() else 0.0

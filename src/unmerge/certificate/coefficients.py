@@ -271,6 +271,8 @@ def _by_least_squares(some: Candidates, left: _Left, unknown: bool) -> _Estimate
 
 def _profiles(some: Candidates, left: _Left, coefficients: Matrix, figures: float) -> tuple[tuple[Group, ...], ...]:
     """(k,) the coefficients of each component that varies by part of the model."""
+    if not left.varying.any():
+        return ((),) * len(some.chosen)
     precision = own_precisions(left.closer.gram)
     leaks = moved(some, left.closer, coefficients, left.looked_at)
     relative = np.divide(leaks, np.abs(coefficients), out=np.zeros_like(leaks), where=coefficients != 0)

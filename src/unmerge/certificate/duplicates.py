@@ -71,7 +71,7 @@ def families(gram: Matrix) -> list[list[int]]:
     """
     if not len(gram):
         return []
-    _, labels = connected_components(np.abs(_cosines(gram)) >= ALIKE, directed=False)
+    _, labels = connected_components(np.abs(cosines_of(gram)) >= ALIKE, directed=False)
     found: dict[int, list[int]] = {}
     for atom, label in enumerate(labels.tolist()):
         found.setdefault(label, []).append(atom)
@@ -89,7 +89,7 @@ def usual_cosine(gram: Matrix, dense: NDArray[np.bool_] | None = None) -> Matrix
     """
     count = len(gram)
     dense = np.zeros(count, dtype=bool) if dense is None else dense
-    cosines = np.abs(_cosines(gram))
+    cosines = np.abs(cosines_of(gram))
     apart = np.ones_like(cosines, dtype=bool)
     for family in families(gram):
         apart[np.ix_(family, family)] = False
@@ -201,7 +201,8 @@ def _scales(gram: Matrix) -> Matrix:
     return np.where(norms > 0, norms, 1.0)
 
 
-def _cosines(gram: Matrix) -> Matrix:
+def cosines_of(gram: Matrix) -> Matrix:
+    """(n, n) cosines from inner products; those of an atom that is 0 are 0."""
     scales = _scales(gram)
     return gram / np.outer(scales, scales)
 

@@ -84,8 +84,7 @@ def along_atoms(some: Candidates, coefficients: Matrix) -> Matrix:
     absent = some.strangers
     if len(absent) < _TELLING:
         return np.zeros(len(some.chosen))
-    rows = [some.products.tensors.index(name) for name in some.names]
-    gram, correlation = some.products.gram[rows], some.products.correlation[rows]
+    gram, correlation = some.products.gram[some.rows], some.products.correlation[some.rows]
     squares = np.einsum("mii->mi", gram)
     lengths = np.sqrt(squares.sum(0))
     shared = (correlation - gram[:, :, some.chosen] @ coefficients).sum(0)[absent] / lengths[absent]
@@ -113,5 +112,7 @@ def _below_the_edge(some: Candidates, closer: Refined, looked_at: Sequence[Tenso
     if not is_crowded(closer):
         return np.zeros(len(some.chosen))
     noise = math.sqrt(sum(item.noise**2 * math.prod(item.shape) for item in looked_at))
-    usual = usual_cosine(some.products.gram.sum(0), some.without_rank)[list(some.chosen)]
-    return np.asarray(np.where(some.dense, usual, _ALONG) * noise / some.lengths)
+    along = np.full(len(some.chosen), _ALONG)
+    if some.dense.any():
+        along[some.dense] = usual_cosine(some.products.gram.sum(0), some.without_rank)[list(some.chosen)][some.dense]
+    return np.asarray(along * noise / some.lengths)

@@ -32,17 +32,21 @@ def look_closer(some: Candidates, rounds: int) -> tuple[Refined, NDArray[np.bool
         some: the components.
         rounds: of ``refined``.
     """
+
+    def look(field: Matrix, varying: NDArray[np.bool_]) -> Refined:
+        return refined(some.known, some.target, some.looked(field), field, some.watch, rounds, varying, some.others)
+
     field, varying = _start(some)
-    closer = refined(some.known, some.target, some.looked(field), field, some.watch, rounds, varying, some.others)
+    closer = look(field, varying)
     own = own_answers(closer.gram, closer.correlation)
     also = _varying(own, own_precisions(closer.gram), some.names, some.noisy) & ~varying
     if also.any():
         varying = varying | also
         field = np.where(varying, np.nan_to_num(own), closer.coefficients)
-        closer = refined(some.known, some.target, some.looked(field), field, some.watch, rounds, varying, some.others)
+        closer = look(field, varying)
     if varying.any() and some.share_left(np.nan_to_num(closer.coefficients)) > _MOST_LEFT:
-        nothing, field = np.zeros_like(varying), np.tile(some.squares, (len(some.seen), 1))
-        return refined(some.known, some.target, some.looked(field), field, some.watch, rounds, nothing, some.others), nothing
+        nothing = np.zeros_like(varying)
+        return look(np.tile(some.squares, (len(some.seen), 1)), nothing), nothing
     return closer, varying
 
 

@@ -27,7 +27,6 @@ import torch
 from pydantic import BaseModel
 
 from unmerge.checkpoints import Adapter, Checkpoint
-from unmerge.checkpoints.write import save_tensors
 from unmerge.core.journal import Journal
 from unmerge.core.records import environment, write_json
 from unmerge.decomposition import Decomposition, Dictionary, decompose, open_base, open_vector
@@ -35,6 +34,7 @@ from unmerge.decomposition.result import Identity
 from unmerge.vectors import Held, gram
 from unmerge_lab import embedded_zoo
 from unmerge_lab.benchmarks.calibration_summary import show, summary
+from unmerge_lab.benchmarks.zoo_targets import write_model
 from unmerge_lab.studies.families import Member, read_manifests, relation
 from unmerge_lab.studies.families.design import RELATIONS
 from unmerge_lab.studies.families.manifest import adapter_folder
@@ -233,11 +233,7 @@ class Work:
                 if tensor in adapter.shapes:
                     total = total + weight * adapter.delta(tensor).dense().float()
             tensors[tensor] = total.to(dtype)
-        folder = scratch / "target"
-        folder.mkdir()
-        save_tensors(folder / "model.safetensors", tensors)
-        write_json(folder / "config.json", {**base.config, "dtype": self.case.dtype})
-        return folder
+        return write_model(tensors, base, self.case.dtype, scratch / "target")
 
     @cached_property
     def _cosines(self) -> tuple[list[str], np.ndarray]:

@@ -24,11 +24,11 @@ from scipy import stats
 from torch import Tensor
 
 from unmerge.checkpoints import Adapter, Checkpoint
-from unmerge.checkpoints.write import save_tensors
 from unmerge.core.records import environment, read_json, write_json
 from unmerge.decomposition import Dictionary, decompose, open_base, open_vector
 from unmerge.evaluation.models import load_model
 from unmerge_lab import embedded_zoo
+from unmerge_lab.benchmarks.zoo_targets import write_model
 from unmerge_lab.studies.families.train import answer_loss, batches
 from unmerge_lab.zoo.embedded import BASE, KNOWN, UNKNOWN
 from unmerge_lab.zoo.tasks import TASKS
@@ -207,7 +207,7 @@ def outcome(target: Wanted, base: Checkpoint, adapters: Mapping[str, Mapping[str
     disturbed = KINDS[target.kind](Merged(merged, change, scratch, target.seed))
     square = sum(float(values.square().sum()) for values in change.values())
     moved = sum(float((disturbed[name] - merged[name]).square().sum()) for name in merged)
-    folder = _written({name: values.to(DTYPES[target.dtype]) for name, values in disturbed.items()}, base, target.dtype, scratch / "target")
+    folder = write_model({name: values.to(DTYPES[target.dtype]) for name, values in disturbed.items()}, base, target.dtype, scratch / "target")
     started = time.monotonic()
     result = decompose(open_vector(folder, base), Dictionary(tuple(adapters[KNOWN].values()), ()), base)
     return {
@@ -254,7 +254,7 @@ def _summary(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _model(merged: Merged) -> tuple[Any, Any]:
     base = open_base(embedded_zoo() / BASE)
-    model, tokenizer = load_model(_written(merged.tensors, base, "float32", merged.scratch / "model"))
+    model, tokenizer = load_model(write_model(merged.tensors, base, "float32", merged.scratch / "model"))
     return model.float(), tokenizer
 
 
@@ -273,15 +273,6 @@ def _train(model: Any, tokenizer: Any, parameters: list[Tensor], rate: float, se
 def _weights(model: Any, like: Merged) -> Tensors:
     state = model.state_dict()
     return {name: state[name].detach().float().clone() for name in like.tensors}
-
-
-def _written(tensors: Tensors, base: Checkpoint, dtype: str, folder: Path) -> Path:
-    folder.mkdir()
-    save_tensors(folder / "model.safetensors", tensors)
-    write_json(folder / "config.json", {**base.config, "dtype": dtype})
-    for file in base.folder.glob("token*"):
-        (folder / file.name).write_bytes(file.read_bytes())
-    return folder
 
 
 def _show(outcome: dict[str, Any]) -> None:

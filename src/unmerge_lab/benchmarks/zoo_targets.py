@@ -12,10 +12,13 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
-from unmerge.checkpoints import Adapter
+from unmerge.checkpoints import Adapter, Checkpoint
+from unmerge.checkpoints.write import save_tensors
 from unmerge.checkpoints.write_adapter import write_adapter
 from unmerge.core.examples import read_examples, write_examples
+from unmerge.core.records import write_json
 from unmerge.decomposition import Decomposition, decompose, open_base, open_dictionary, open_vector
 from unmerge.recipes import merge
 from unmerge.training.adapters import train_adapter
@@ -115,6 +118,23 @@ class Zoo:
             other = LowRank((torch.linalg.qr(left)[0] * values).float(), torch.linalg.qr(right)[0].T.float())
             deltas[tensor] = _sum(delta.scaled(cosine), other.scaled(math.sqrt(1 - cosine**2)))
         return deltas
+
+
+def write_model(tensors: Mapping[str, Tensor], base: Checkpoint, dtype: str, folder: Path) -> Path:
+    """Write tensors as a model like a base, with its configuration and its tokenizer; the folder is made.
+
+    Args:
+        tensors: every tensor of the base, in the dtype that is written.
+        base: of which the configuration is.
+        dtype: what the configuration says of it.
+        folder: to make.
+    """
+    folder.mkdir()
+    save_tensors(folder / "model.safetensors", dict(tensors))
+    write_json(folder / "config.json", {**base.config, "dtype": dtype})
+    for file in base.folder.glob("token*"):
+        shutil.copyfile(file, folder / file.name)
+    return folder
 
 
 def cosine_between(first: Path, second: Path) -> float:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from unmerge.core.records import read_json
+from unmerge_lab.pages.kinds_page import Row, write_kinds_page
 
 HEAD = """# Intervals after further training, requantisation and noise, measured
 
@@ -29,23 +26,14 @@ what absent adapters have in common with the rest has.
 
 def main() -> None:
     """Write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=Path("runs/coverage.json"))
-    parser.add_argument("--out", type=Path, default=Path("docs/coverage-measured.md"))
-    arguments = parser.parse_args()
-    record = read_json(arguments.json, "a record of make coverage")
-    rows = {**record["kinds"], **{f"all {group}": row for group, row in record["groups"].items()}, "all": record["all"]}
-    made = record["all"]["targets"]
-    short = "" if made == record["planned"] else f"So far {made} of {record['planned']} targets.\n\n"
-    arguments.out.write_text(HEAD + short + TABLE + "".join(_line(name, row) for name, row in rows.items()) + TAIL, encoding="utf-8")
+    write_kinds_page(__doc__ or "", "coverage", HEAD, TABLE, _cells, TAIL)
 
 
-def _line(name: str, row: Mapping[str, Any]) -> str:
+def _cells(row: Row) -> list[Any]:
     error = "" if row["error"] is None else f"{row['error'][0]:.2%}, {row['error'][1]:.1%}"
     width = "" if row["half width"] is None else f"{row['half width']:.2%}"
     holds, (low, high) = f"{row['hold']} of {row['with an interval']}", row["asked"]
-    cells = [
-        name,
+    return [
         row["targets"],
         f"{row['moved']:.3f}",
         row["components"],
@@ -56,7 +44,6 @@ def _line(name: str, row: Mapping[str, Any]) -> str:
         holds,
         f"{low:.0f}, {high:.0f}",
     ]
-    return "| " + " | ".join(map(str, cells)) + " |\n"
 
 
 if __name__ == "__main__":

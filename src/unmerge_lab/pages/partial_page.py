@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from unmerge.core.records import read_json
+from unmerge_lab.pages.kinds_page import Row, write_kinds_page
 
 HEAD = """# Adapters in a part of the model, measured
 
@@ -24,22 +21,13 @@ TABLE = """| | targets | found | below the limit | false names | parts | their i
 
 def main() -> None:
     """Write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=Path("runs/partial.json"))
-    parser.add_argument("--out", type=Path, default=Path("docs/partial-measured.md"))
-    arguments = parser.parse_args()
-    record = read_json(arguments.json, "a record of make partial-merges")
-    rows = {**record["kinds"], **{f"all {group}": row for group, row in record["groups"].items()}, "all": record["all"]}
-    made = record["all"]["targets"]
-    short = "" if made == record["planned"] else f"So far {made} of {record['planned']} targets.\n\n"
-    arguments.out.write_text(HEAD + short + TABLE + "".join(_line(name, row) for name, row in rows.items()), encoding="utf-8")
+    write_kinds_page(__doc__ or "", "partial", HEAD, TABLE, _cells)
 
 
-def _line(name: str, row: Mapping[str, Any]) -> str:
+def _cells(row: Row) -> list[Any]:
     below = row["targets"] - row["above the limit"]
     error = "" if row["largest error"] is None else f"{row['largest error']:.4f}"
-    cells = [
-        name,
+    return [
         row["targets"],
         row["found"],
         below,
@@ -50,7 +38,6 @@ def _line(name: str, row: Mapping[str, Any]) -> str:
         row["others"],
         row["others that hold"],
     ]
-    return "| " + " | ".join(map(str, cells)) + " |\n"
 
 
 if __name__ == "__main__":
